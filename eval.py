@@ -1,0 +1,108 @@
+"""Score a trained policy in PushT, with confidence intervals.
+
+    python eval.py runs/pusht-mlp-0                                     100 episodes by ancestral sampling
+    python eval.py runs/pusht-mlp-0 --sampler ddim --steps 4            the same by DDIM in 4 steps
+    python eval.py runs/pusht-mlp-0 --episodes 500 --seed 300000 --json scores.json
+    python eval.py runs/pusht-mlp-0 --film film.png                     a picture of the first episodes
+
+Score is the mean over episodes of the highest min(coverage / 0.95, 1) that was reached; success is coverage above 0.95
+at some step. Seeds below 10,000 are for tuning; those from 100,000 on are for the result that you report.
+"""
+import minidiff  # first: it decides how many threads NumPy's BLAS takes
+import argparse
+import concurrent.futures
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from minidiff import checkpoint, policy
+from minidiff.progress import Progress
+from minidiff.pusht import rollout
+from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.features import PUSHT
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="a run's folder, or a checkpoint")
+    parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode; the next ones follow (default: 0)")
+    parser.add_argument("--sampler", choices=tuple(policy.SAMPLERS), default="ancestral",
+                        help="the way down the chain (default: ancestral)")
+    parser.add_argument("--steps", type=int, help="ddim: how many of the T timesteps to visit (default: 16)")
+    parser.add_argument("--eta", type=float, help="ddim: 0 deterministic, 1 as noisy as ancestral (default: 0)")
+    parser.add_argument("--variance", choices=("beta-tilde", "beta"), help="ancestral: Sigma_theta (default: beta-tilde)")
+    parser.add_argument("--start-noise", type=float, help="standard deviation of x_T; below 1 plans vary less (default: 1)")
+    parser.add_argument("--action-horizon", type=int, help="actions carried out of each plan (default: 4)")
+    parser.add_argument("--noise-seed", type=int, default=0, help="seed of the sampler's noise (default: 0)")
+    parser.add_argument("--max-steps", type=int, default=300, help="length of an episode (default: 300)")
+    parser.add_argument("--seeding", choices=("legacy", "modern"), default="legacy",
+                        help="how a seed becomes a start; published seeds are legacy (default: legacy)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one for each core)")
+    parser.add_argument("--json", metavar="FILE", help="write every episode and the summary to FILE")
+    parser.add_argument("--film", metavar="FILE", help="draw the first four episodes to FILE (PNG)")
+    args = parser.parse_args()
+    for name in ("episodes", "workers", "max_steps"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    for name, most in {"start_noise": float("inf"), "eta": 1}.items():
+        if getattr(args, name) is not None and not 0 <= getattr(args, name) <= most:
+            parser.error(f"--{name.replace('_', '-')} must be from 0 to {most}")
+    for name, sampler in {"steps": "ddim", "eta": "ddim", "variance": "ancestral"}.items():
+        if getattr(args, name) is not None and args.sampler != sampler:
+            parser.error(f"--{name} belongs to --sampler {sampler}")
+    return args
+
+
+def main():
+    args = parse_arguments()
+    path = Path(args.run)
+    path = path / "checkpoint.npz" if path.is_dir() else path
+    options = {name: getattr(args, name) for name in ("action_horizon", "start_noise", "steps", "eta", "variance")
+               if getattr(args, name) is not None}
+    trained, meta = policy.load(path, PUSHT, sampler=args.sampler, **options)
+    print(f"{path}: {meta['config']['net']}, {meta['update']:,} of {meta['config']['steps']:,} steps, "
+          f"{meta['cpu_seconds']:.0f} CPU seconds, seed {meta['config']['seed']}")
+    seeds = range(args.seed, args.seed + args.episodes)
+    world = {"max_steps": args.max_steps, "seeding": args.seeding}
+    started = time.monotonic()
+    with concurrent.futures.ProcessPoolExecutor(args.workers) as executor:
+        episodes = rollout.evaluate(trained, seeds, executor, args.noise_seed, Progress("episodes", len(seeds)).show,
+                                    **world)
+    result = rollout.summary(episodes) | {"seconds": time.monotonic() - started, "plan_ms": plan_ms(trained)}
+    chosen = "".join(f", {name.replace('_', ' ')} {value}" for name, value in options.items() if name != "action_horizon")
+    print(f"{args.sampler}{chosen}, executing {trained.action_horizon} of {trained.pred_horizon} actions: "
+          f"{result['plan_ms']:.0f} ms a plan, {result['seconds']:.0f} s in all\n{rollout.sentence(result)}")
+    if args.json:
+        checkpoint.write_json(args.json, {"checkpoint": str(path), "options": vars(args), "config": meta["config"],
+                                          "summary": result, "episodes": [e._asdict() for e in episodes]})
+        print(f"every episode: {args.json}")
+    if args.film:
+        try:
+            rollout.film(args.film, trained, seeds[:4], args.noise_seed, **world)
+        except RuntimeError as error:  # no pygame
+            sys.exit(f"no picture {args.film}: {error}")
+        print(f"picture: {args.film}")
+
+
+def plan_ms(trained):
+    """The time of one plan for one observation: the median of five, in milliseconds."""
+    obs = np.repeat(PushTEnv().reset(seed=0)[0][None, None], trained.obs_horizon, 1)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        trained.plan(obs, np.random.default_rng(0))
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"eval.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; nothing was written")

@@ -1,0 +1,65 @@
+"""The receding-horizon policy: observe, plan a chunk of actions, carry out its first few, plan again."""
+import numpy as np
+
+from . import checkpoint
+from .demos import Normaliser
+from .diffusion import SCHEDULES, Schedule, ancestral_sampling, prior
+from .nn import NETWORKS, Denoiser
+from .samplers import ddim_sampling
+
+SAMPLERS = {"ancestral": ancestral_sampling, "ddim": ddim_sampling}
+
+
+def build(config, task, cond_dim, rng):
+    """The noise schedule and a fresh denoiser for a config (a dict, see train.py) -> schedule, eps_theta."""
+    schedule = SCHEDULES[config["schedule"]](config["T"])
+    net = NETWORKS[config["net"]](chunk_shape(config, task), cond_dim, rng, config["width"], config["blocks"])
+    return schedule, Denoiser(net, schedule.alpha_bar, skip=config["skip"])
+
+
+def chunk_shape(config, task):
+    return config["pred_horizon"], len(task.action_range)
+
+
+def load(path, task, **options):
+    """The policy in a checkpoint, with the averaged weights -> policy, meta. options: see DiffusionPolicy."""
+    arrays, meta = checkpoint.load(path, needs=("ema", "mean", "std", "scale", "beta"))
+    config = meta["config"]
+    if meta["task"] != task.name:
+        raise ValueError(f"{path}: a policy for the task '{meta['task']}', not for '{task.name}'")
+    normaliser = Normaliser(*(arrays[name] for name in Normaliser._fields))
+    schedule, eps_theta = build(config, task, len(normaliser.mean), np.random.default_rng(0))
+    if not np.allclose(schedule.beta[1:], arrays["beta"]) or eps_theta.net.theta.shape != arrays["ema"].shape:
+        raise ValueError(f"{path}: the schedule or the weights do not fit the config that stands beside them")
+    eps_theta.net.theta[:] = arrays["ema"]
+    options = {"obs_horizon": config["obs_horizon"], "pred_horizon": config["pred_horizon"],
+               "action_horizon": min(4, config["pred_horizon"]), "clip": config["clip"]} | options
+    return DiffusionPolicy(eps_theta, Schedule(arrays["beta"]), task, normaliser, **options), meta
+
+
+class DiffusionPolicy:
+    """Plans by drawing x_0 ~ p_theta( . | features of the observations).
+
+    obs_horizon: observations seen; pred_horizon: actions planned (H); action_horizon: actions carried out before the
+    next plan. sampler: a name in SAMPLERS, to which `options` are handed on (ancestral: variance; ddim: steps, eta).
+    start_noise scales x_T: below 1 the plans are less diverse. clip: bound on the x_0 that the chain may aim at.
+    """
+
+    def __init__(self, eps_theta, schedule, task, normaliser, obs_horizon=2, pred_horizon=16, action_horizon=4,
+                 sampler="ancestral", clip=4.0, start_noise=1.0, **options):
+        if not 1 <= action_horizon <= pred_horizon:
+            raise ValueError(f"action_horizon {action_horizon}: a plan has {pred_horizon} actions to choose from")
+        if sampler not in SAMPLERS:
+            raise ValueError(f"sampler '{sampler}': choose from {', '.join(SAMPLERS)}")
+        self.eps_theta, self.schedule, self.task, self.normaliser = eps_theta, schedule, task, normaliser
+        self.obs_horizon, self.pred_horizon, self.action_horizon = obs_horizon, pred_horizon, action_horizon
+        self.sampler, self.clip, self.start_noise, self.options = SAMPLERS[sampler], clip, start_noise, options
+
+    def plan(self, obs, rng):
+        """obs: (B, obs_horizon, S); rng: a Generator, or anything with its standard_normal -> actions (B, H, D)."""
+        cond = self.normaliser.cond(self.task.features(obs))
+        shape = (len(obs), self.pred_horizon, len(self.task.action_range))
+        x_T = np.float32(self.start_noise) * prior(shape, rng)
+        for x in self.sampler(self.schedule, self.eps_theta, x_T, cond, rng, clip=self.clip, **self.options):
+            pass  # the last one is x_0
+        return self.normaliser.actions(x, self.task.origin(obs))

@@ -1,0 +1,322 @@
+"""A scripted demonstrator: it pushes the T onto the goal by trying pushes in a copy of the world and doing the best.
+
+    python -m minidiff.pusht.expert --episodes 400 --out demos.npz        half a minute on two cores
+
+The idea. A straight push of the round agent against a side of the T moves it a little and turns it a little. Where it
+ends exactly is hard to say but cheap to try. So the expert draws some points on the T's outline, tries a push against
+each in a scratch world, carries out the one that brings the T towards the goal fastest, and looks again. About six
+pushes solve an episode. Few tries (`samples`) make it diverse: from one start, different streams choose different sides
+and turning senses. More tries make episodes shorter and more alike.
+
+    misfit    how far the T is from the goal, in one number: ln(1 + e), e px being the error of its corners
+    sample    draw contacts on the outline; the agent shall stand 6 px off, then push along the inward normal
+    routes    how to get to each stand without touching the T: straight, or from ring point to ring point round it
+    plan      screen: simulate each push from its stand; the score is what it takes off the misfit, per step;
+              refine: simulate the best few from the true state, way and push together, with five lengths each
+    escape    where no push helps, or the agent is inside the T: move away from the T's middle, and look again
+
+The file holds what minidiff/demos.py reads (state, action, episode_ends); for each episode its `seed`; `noise` (N, 2),
+so that any episode can be lived again by `env.reset(seed=seed)` and `env.step(action + noise)`, to the last bit; and
+`recipe`, a JSON text of all that decides the file: with it the same machine makes the same bytes, on one core or many.
+
+Points are complex numbers x + iy in this file: turning by an angle is multiplying by e^(i angle), and |b - a| a length.
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pymunk
+
+from .. import __version__, checkpoint
+from ..progress import Progress
+from .env import AGENT_RADIUS, BAR, CENTER_OF_GRAVITY, GOAL_POSE, STEM, WORLD_SIZE, PushTEnv
+
+SEED_LIMIT = 10_000  # episodes from 10,000 on are for scoring policies; nobody trains on them
+KEEP_EVERY = 100  # episodes between two writings of what is done so far
+TRAVEL, STROKE, HOLD = 18, 10, 2  # px a step on the way and while pushing, steps of rest afterwards
+STAND = AGENT_RADIUS + 6  # from the contact to the agent's middle before a push
+
+# The T's outline in its own frame. Side k runs from OUTLINE[k] to OUTLINE[k + 1]; NORMAL[k] points out of it.
+OUTLINE = np.array([-60, 60, 60 + 30j, 15 + 30j, 15 + 120j, -15 + 120j, -15 + 30j, -60 + 30j])
+SIDE = np.roll(OUTLINE, -1) - OUTLINE
+NORMAL = -1j * SIDE / np.abs(SIDE)
+CONVEX = OUTLINE[[0, 1, 2, 4, 5, 7]]
+SPREAD = np.var(CONVEX)  # mean squared distance of these corners from their mean
+BOXES = [(complex(*np.mean(box, 0)), complex(*np.ptp(box, 0)) / 2) for box in (BAR, STEM)]  # centre, half size
+
+# The ring: a point off each convex corner, and the 72 ways along it: from each, either way round, over 1 to 6 points.
+RING = CONVEX + 24 * (np.sign(CONVEX.real) + 1j * np.sign(CONVEX.imag - 15))
+WAYS = np.array([[(first + turn * min(k, n)) % 6 for k in range(6)]
+                 for first in range(6) for turn in (1, -1) for n in range(6)])  # (72, 6), the last point repeated
+WAY_LENGTH = np.abs(np.diff(RING[WAYS])).sum(1)
+
+
+class Demonstration(NamedTuple):
+    """An episode. Row i of states was seen before action i; what was carried out is actions + noise.
+    Everything is rounded to 1/64 px, before it is carried out: float32 holds such numbers exactly."""
+    states: np.ndarray  # (n, 5) float32, as PushTEnv.state; the angle rounded to 1/4096
+    actions: np.ndarray  # (n, 2) float32
+    noise: np.ndarray  # (n, 2) float16
+    solved: bool  # the coverage went above stop_coverage
+    faces: tuple = ()  # which side of the T (0..7, as in OUTLINE) each push was aimed at
+
+
+def demonstrate(seed, stream=0, samples=24, refine=2, stop_coverage=0.97, noise=0.0, max_steps=300):
+    """Solve the start that PushTEnv draws from `seed`. Returns a Demonstration.
+
+    stream   another number makes other choices from the same start.
+    samples  contacts drawn for each push: more of them make episodes shorter and more alike.
+    refine   how many of these are simulated exactly (more where none helps).
+    noise    px: standard deviation, in x and in y, of what is added to the planned action when it is carried out.
+             It lasts: each step keeps 0.8 of the last one. So the data show how to get back to a plan.
+    """
+    rng = np.random.default_rng([seed, stream])
+    env, scratch = PushTEnv(), PushTEnv(state_order="exact")
+    state, info = env.reset(seed=seed)
+    rows, faces, drift = [], [], np.zeros(2)
+    while not rows or (info["coverage"] <= stop_coverage and len(rows) < max_steps):
+        actions, face = plan(state, scratch, rng, samples, refine)
+        faces += [] if face is None else [face]
+        for action in actions[:max_steps - len(rows)]:
+            if noise:
+                drift = 0.8 * drift + 0.6 * noise * rng.standard_normal(2)  # 0.8^2 + 0.6^2 = 1
+            added = rounded(drift).astype(np.float16)
+            rows.append((rounded(state, (64, 64, 64, 64, 4096)), action, added))
+            state, _, _, _, info = env.step(action + added)
+            if info["coverage"] > stop_coverage:
+                break
+    states, actions, added = map(np.array, zip(*rows))
+    return Demonstration(states.astype(np.float32), actions.astype(np.float32), added,
+                         info["coverage"] > stop_coverage, tuple(faces))
+
+
+def plan(state, scratch, rng, samples, refine):
+    """The next push from a state (5,): its actions (n, 2) and its side of the T, or an escape and None."""
+    agent, pose = complex(*state[:2]), state[2:]
+    back = step_back(to_body(agent, pose))
+    face, stands = sample(rng, samples)
+    ring_points, lengths = routes(back[-1], stands, inside(to_world(RING, pose)))
+    lengths[~inside(to_world(stands, pose), 12)] = np.inf
+
+    before, screened = misfit(pose), []
+    for k in np.flatnonzero(np.isfinite(lengths)):
+        stand, end = to_world(np.array([stands[k], stands[k] - NORMAL[face[k]]]), pose)
+        scratch.reset(options={"state": [stand.real, stand.imag, *pose]})
+        after = scratch.simulate(as_actions(stand + STROKE * np.arange(1, 15) * (end - stand)))  # (14, 5)
+        gains = before - misfit(after[:, 2:])
+        n = gains.argmax()
+        steps = (lengths[k] + 3 * len(back)) / TRAVEL + n + 1 + HOLD
+        screened.append((gains[n] / steps, k, abs(complex(*after[n, :2]) - stand)))
+
+    best_score, best = 0.0, (escape(agent, pose), None)
+    for tried, (_, k, stroke) in enumerate(sorted(screened, reverse=True)):
+        if tried >= refine and best_score > 0:
+            break  # else we go on until one helps
+        way = np.concatenate([back, RING[ring_points[k]], stands[k:k + 1]])
+        for more in (-5.0, -2.5, 0.0, 2.5, 5.0):
+            push = stands[k] - np.array([0, max(stroke + more, 1.0)]) * NORMAL[face[k]]
+            targets = np.concatenate([walk(way, TRAVEL), walk(push, STROKE), push[[1] * HOLD]])
+            actions = as_actions(to_world(targets, pose))
+            scratch.reset(options={"state": state})
+            score = (before - misfit(scratch.simulate(actions)[-1, 2:])) / len(actions)
+            if score > best_score:
+                best_score, best = score, (actions, int(face[k]))
+    return best
+
+
+def misfit(pose):
+    """ln(1 + e), where e px is the root mean square distance of the T's six convex corners from where they belong.
+
+    pose: (..., 3) -> (...). The logarithm makes 1 px of the last 3 weigh more than 10 of 100. Coverage 0.95 is e = 2.3,
+    0.97 is 1.4, about. No corner is computed: for points of mean m and mean squared spread s in two poses,
+    e^2 = |M - M'|^2 + 2 s (1 - cos(angle - angle')), where M is m in the world.
+    """
+    away = to_world(CONVEX.mean(), pose) - to_world(CONVEX.mean(), np.array(GOAL_POSE))
+    return np.log1p(np.sqrt(np.abs(away)**2 + 2 * SPREAD * (1 - np.cos(pose[..., 2] - GOAL_POSE[2]))))
+
+
+def sample(rng, samples):
+    """Contacts drawn uniformly on the outline: their sides (K,), and the agent's stands for them (K,), T's frame."""
+    ends = np.cumsum(np.abs(SIDE))
+    along = rng.uniform(0, ends[-1], samples)
+    face = np.searchsorted(ends, along, side="right")
+    contacts = OUTLINE[face] + SIDE[face] * (1 - (ends[face] - along) / np.abs(SIDE[face]))
+    return face, contacts + STAND * NORMAL[face]
+
+
+def routes(start, stands, usable):
+    """The shortest ways from a point to each stand (K,) that keep clear of the T, in its frame.
+
+    usable: (6,) bool, which ring points lie inside the world. Returns for each stand the ring points to pass, a list
+    that is empty for the straight way, and the lengths (K,), infinite where there is no way (or no room: in a notch).
+    """
+    straight = leg(start, stands)
+    enter = leg(start, RING)  # (6,)
+    along = np.where(usable[WAYS].all(1), WAY_LENGTH, np.inf)  # (72,)
+    leave = leg(RING[:, None], stands)  # (6, K)
+    around = (enter[WAYS[:, 0]] + along)[:, None] + leave[WAYS[:, -1]]  # (72, K)
+    ring_points = [[] if a >= s else WAYS[i] for s, a, i in zip(straight, around.min(0), around.argmin(0))]
+    return ring_points, np.minimum(straight, around.min(0))
+
+
+def leg(a, b):
+    """Length of the straight legs from a to b, in the T's frame; infinite where one comes within 17.5 px of the T."""
+    a, b = np.broadcast_arrays(a, b)
+    clear = distance(a + (b - a) * np.linspace(0, 1, 25).reshape(-1, *[1] * a.ndim)).min(0) >= 17.5
+    return np.where(clear, np.abs(b - a), np.inf)
+
+
+def step_back(point):
+    """The way (m,) from a point to 20 px off the T, away from it in small steps: a big one gets stuck in a notch."""
+    way, probes = [point], 1e-3 * np.array([1, -1, 1j, -1j])
+    while distance(way[-1]) < 20 and len(way) < 20:
+        away = (distance(way[-1] + probes) * probes).sum()  # central differences
+        way.append(way[-1] + 3 * away / max(abs(away), 1e-12))
+    return np.array(way)
+
+
+def escape(agent, pose):
+    """Actions (3, 2): to 18 px farther from the T's centre of gravity, and rest."""
+    away = agent - to_world(complex(*CENTER_OF_GRAVITY), pose)
+    return as_actions(np.repeat(agent + 18 * away / max(abs(away), 1e-9), 1 + HOLD))
+
+
+def walk(way, speed):
+    """Targets (n,) along a way (m,) of straight legs, at most `speed` px a step and slower towards its end."""
+    at = np.concatenate([[0], np.cumsum(np.abs(np.diff(way)))])  # (m,), where each point is along the way
+    stops = [0.0]
+    while stops[-1] < at[-1]:
+        stops.append(min(stops[-1] + min(speed, 3 + 0.4 * (at[-1] - stops[-1])), at[-1]))
+    return np.interp(stops[1:], at, way)
+
+
+def distance(points):
+    """Distance of points from the T, in its frame; negative inside."""
+    each = []
+    for centre, half in BOXES:
+        x, y = np.abs((points - centre).real) - half.real, np.abs((points - centre).imag) - half.imag
+        each.append(np.hypot(np.maximum(x, 0), np.maximum(y, 0)) + np.minimum(np.maximum(x, y), 0))
+    return np.minimum(*each)
+
+
+def inside(points, margin=0):
+    """Which points of the world keep a margin from its edge."""
+    off = points - (1 + 1j) * WORLD_SIZE / 2
+    return np.maximum(np.abs(off.real), np.abs(off.imag)) <= WORLD_SIZE / 2 - margin
+
+
+def to_world(points, pose):
+    return pose[..., 0] + 1j * pose[..., 1] + np.exp(1j * pose[..., 2]) * points
+
+
+def to_body(points, pose):
+    return (points - complex(*pose[:2])) * np.exp(-1j * pose[2])
+
+
+def rounded(numbers, parts=64):
+    return np.round(numbers * np.array(parts)) / parts
+
+
+def as_actions(points):
+    return rounded(np.clip(np.stack([points.real, points.imag], -1), 0, WORLD_SIZE))
+
+
+def make(seeds, executor, part=None, noise_every_other=0.0, **options):
+    """Demonstrations from all seeds, on any concurrent.futures.Executor. Returns the arrays of a file, by name.
+
+    part     a file that keeps what is done if this gets interrupted; the next call with the same recipe goes on there.
+    options  as for `demonstrate`; odd seeds have `noise_every_other` as their noise. Unsolved episodes are left out.
+    """
+    if not seeds or min(seeds) < 0 or max(seeds) >= SEED_LIMIT:
+        raise ValueError(f"demonstrations are made from seeds 0 to {SEED_LIMIT - 1}; the others are kept for scoring")
+    recipe = {"seeds": str(seeds), "noise_every_other": noise_every_other, **options, "versions": {
+        "minidiff": __version__, "numpy": np.__version__, "pymunk": pymunk.version}}
+    made = []
+    if part and Path(part).exists():
+        arrays, meta = checkpoint.load(part, ("state", "action", "noise", "episode_ends", "solved"))
+        if meta["recipe"] != recipe:
+            raise ValueError(f"{part} was begun with another recipe: give the same arguments again, or delete it")
+        made = unpack(arrays)
+
+    def keep():
+        if part and made:
+            checkpoint.save(part, pack(made) | {"solved": np.array([d.solved for d in made])}, {"recipe": recipe})
+
+    progress = Progress("demonstrations", len(seeds), len(made))
+    futures = [executor.submit(demonstrate, seed, noise=noise_every_other * (seed % 2), **options)
+               for seed in seeds[len(made):]]
+    try:
+        for future in futures:
+            made.append(future.result())
+            if len(made) % KEEP_EVERY == 0:
+                keep()
+            progress.show(len(made), f"{sum(d.solved for d in made)} solved")
+    except BaseException:
+        keep()
+        raise
+    finally:
+        for future in futures:
+            future.cancel()
+    solved = [(seed, d) for seed, d in zip(seeds, made) if d.solved]
+    if not solved:
+        raise ValueError(f"none of the {len(seeds)} episodes was solved; more samples may help")
+    return pack([d for _, d in solved]) | {"seed": np.array([seed for seed, _ in solved]),
+                                           "recipe": np.array(json.dumps(recipe))}
+
+
+def pack(demonstrations):
+    columns = dict(zip(("state", "action", "noise"), map(np.concatenate, zip(*[d[:3] for d in demonstrations]))))
+    return columns | {"episode_ends": np.cumsum([len(d.states) for d in demonstrations])}
+
+
+def unpack(arrays):
+    columns = [np.split(arrays[name], arrays["episode_ends"][:-1]) for name in ("state", "action", "noise")]
+    return [Demonstration(*row) for row in zip(*columns, arrays["solved"])]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m minidiff.pusht.expert", description="Make demonstrations.")
+    parser.add_argument("--out", required=True, help="the .npz file to write; what is done so far stands in OUT.part")
+    knobs = (("episodes", 400, 1, SEED_LIMIT, "how many to make"),
+             ("seed", 0, 0, SEED_LIMIT - 1, "of the first episode; the others follow"),
+             ("stream", 0, 0, 2**32, "another number makes other choices from the same starts"),
+             ("samples", 24, 1, 1000, "contacts drawn for each push: more make episodes shorter and more alike"),
+             ("refine", 2, 1, 1000, "how many of them are simulated exactly"),
+             ("stop-coverage", 0.97, 0.0, 0.999, "an episode ends above this"),
+             ("noise-every-other", 0.0, 0.0, 20.0, "px: added to what odd seeds' episodes do, not to what they record"),
+             ("max-steps", 300, 1, 10_000, "longer episodes are left out, as unsolved"),
+             ("workers", os.cpu_count(), 1, 1000, "processes; their number does not change the file"))
+    for name, default, low, high, help in knobs:
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{help} (default: {default})")
+    args = vars(parser.parse_args())
+    for name, _, low, high, _ in knobs:
+        if not low <= args[name.replace("-", "_")] <= high:
+            parser.error(f"--{name} must lie between {low} and {high}")
+    out, workers, episodes, seed = (args.pop(name) for name in ("out", "workers", "episodes", "seed"))
+    part = Path(f"{out}.part")
+    if not out.endswith(".npz") or Path(out).exists():
+        parser.error(f"--out {out}: " + ("it exists already" if Path(out).exists() else "the name must end in .npz"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # let it be like Ctrl-C
+    ignore_ctrl_c = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # in the workers
+    try:
+        with concurrent.futures.ProcessPoolExecutor(workers, **ignore_ctrl_c) as executor:
+            arrays = make(range(seed, seed + episodes), executor, part, **args)
+    except KeyboardInterrupt:
+        sys.exit(f"\nstopped; the episodes so far are kept in {part}, and the same command goes on from there")
+    except ValueError as error:
+        sys.exit(f"expert.py: {error}")
+    checkpoint.write_atomically(out, lambda file: np.savez_compressed(file, **arrays))
+    part.unlink(missing_ok=True)
+    solved, steps, size = len(arrays["seed"]), len(arrays["state"]), Path(out).stat().st_size / 1e6
+    print(f"{solved} demonstrations, {steps:,} steps (mean {steps / solved:.0f}), {size:.2f} MB in {out}; "
+          f"unsolved and left out: {episodes - solved}")
+
+
+if __name__ == "__main__":
+    main()

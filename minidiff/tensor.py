@@ -1,0 +1,211 @@
+"""Reverse-mode automatic differentiation over NumPy arrays.
+
+Each operation below computes its result with NumPy and hands `_record` a function `backward`, which turns the
+gradient of the result into the gradients of the inputs (the chain rule for that one operation). While a `Tape` is
+open, these functions are written down in the order of computation; `tape.backward(loss)` reads them from the end:
+
+    with Tape() as tape:
+        loss = sum((x * w - y) * (x * w - y))
+    tape.backward(loss)                       # now w.grad holds dloss/dw
+
+Outside a tape nothing is recorded: sampling costs no more than its arithmetic. There is no recursion, so depth is
+limited by memory alone. The precision is that of the inputs: float32 to train, float64 to prove.
+"""
+import threading
+
+import numpy as np
+
+_open = threading.local()  # each thread has its own open tape
+
+
+class Tensor:
+    """An array, and the gradient of the loss by it.
+
+    data: ndarray of any shape. needs_grad: gradients flow to (or through) this tensor. grad: None, or an array of the
+    shape of data, to which every `Tape.backward` adds; set it back to None between steps.
+    """
+    __slots__ = ("data", "grad", "needs_grad")
+    __array_ufunc__ = None  # so that `ndarray * Tensor` comes to Tensor.__rmul__
+
+    def __init__(self, data, needs_grad=False):
+        self.data = np.asarray(data)
+        self.grad = None
+        self.needs_grad = needs_grad
+
+    shape = property(lambda self: self.data.shape)
+    dtype = property(lambda self: self.data.dtype)
+    __repr__ = lambda self: f"Tensor({self.data!r})"
+    __add__ = __radd__ = lambda a, b: add(a, b)
+    __mul__ = __rmul__ = lambda a, b: multiply(a, b)
+    __sub__ = lambda a, b: subtract(a, b)
+    __rsub__ = lambda a, b: subtract(b, a)
+    __neg__ = lambda a: multiply(a, -1.0)
+    __truediv__ = lambda a, b: divide(a, b)
+    __rtruediv__ = lambda a, b: divide(b, a)
+    __getitem__ = lambda a, index: getitem(a, index)
+
+
+class Tape:
+    """The record of a computation, in order. Tapes nest: only the innermost open one records."""
+
+    def __init__(self):
+        self._entries = []  # (result, inputs, backward)
+
+    def __enter__(self):
+        self._outer, _open.tape = getattr(_open, "tape", None), self
+        return self
+
+    def __exit__(self, *exception):
+        _open.tape = self._outer
+
+    def backward(self, result, grad=None):
+        """Add d(result . grad)/dx to x.grad for every leaf x that needs it; grad is 1 by default.
+
+        Reading empties the tape, which frees each intermediate array as soon as it has served.
+        """
+        if not result.needs_grad:
+            raise ValueError("backward: the result does not depend on anything that needs a gradient, "
+                             "or was computed outside this tape")
+        result.grad = np.ones_like(result.data) if grad is None else np.asarray(grad, result.dtype)
+        while self._entries:
+            out, inputs, backward = self._entries.pop()
+            grad, out.grad = out.grad, None
+            if grad is None:
+                continue  # this branch does not lead to the result
+            for x, g in zip(inputs, backward(grad)):
+                if x.needs_grad:
+                    g = _sum_to(g, x.data.shape)
+                    x.grad = g if x.grad is None else x.grad + g  # a sum over paths; never in place: g may be shared
+
+
+def record(data, inputs, backward):
+    out = Tensor(data)
+    tape = getattr(_open, "tape", None)
+    if tape is not None and any([x.needs_grad for x in inputs]):
+        out.needs_grad = True
+        tape._entries.append((out, inputs, backward))
+    return out
+
+
+def _sum_to(g, shape):
+    """The gradient of a broadcast: sum over the axes along which the input was repeated."""
+    if g.shape == shape:
+        return g
+    g = g.sum(axis=tuple(range(g.ndim - len(shape))))
+    return g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1 and g.shape[i] != 1), keepdims=True)
+
+
+def tensor(x, like=None):
+    """x as a Tensor; Python numbers take the precision of `like`, so that 2 * float32 stays float32."""
+    if isinstance(x, Tensor):
+        return x
+    return Tensor(np.asarray(x, like.dtype) if np.isscalar(x) and hasattr(like, "dtype") else x)
+
+
+def elementwise(name, f, a, b):
+    """Both operands as Tensors, and f of their data with NumPy's broadcasting."""
+    if not isinstance(a, Tensor):
+        a = tensor(a, like=b)
+    if not isinstance(b, Tensor):
+        b = tensor(b, like=a)
+    try:
+        return a, b, f(a.data, b.data)
+    except ValueError:
+        raise ValueError(f"{name}: shapes {a.shape} and {b.shape} do not broadcast together") from None
+
+
+def mismatch(name, **tensors):
+    """The error that says which operation met which shapes."""
+    return ValueError(f"{name}: shapes do not fit: " + ", ".join(f"{key} {x.shape}" for key, x in tensors.items()))
+
+
+# ---- element by element -------------------------------------------------------------------------------------------
+
+def add(a, b):
+    a, b, y = elementwise("add", np.add, a, b)
+    return record(y, (a, b), lambda g: (g, g))
+
+
+def subtract(a, b):
+    a, b, y = elementwise("subtract", np.subtract, a, b)
+    return record(y, (a, b), lambda g: (g, -g))
+
+
+def multiply(a, b):
+    a, b, y = elementwise("multiply", np.multiply, a, b)
+    return record(y, (a, b), lambda g: (g * b.data, g * a.data))
+
+
+def divide(a, b):
+    a, b, y = elementwise("divide", np.divide, a, b)
+    return record(y, (a, b), lambda g: (g / b.data, -g * y / b.data))
+
+
+def exp(a):
+    y = np.exp(a.data)
+    return record(y, (a,), lambda g: (g * y,))
+
+
+def log(a):
+    return record(np.log(a.data), (a,), lambda g: (g / a.data,))
+
+
+def silu(x):
+    """x sigmoid(x); the sigmoid is written by tanh, which cannot overflow."""
+    x = tensor(x)
+    s = np.tanh(x.data * 0.5)
+    s += 1
+    s *= 0.5
+    y = x.data * s
+
+    def backward(g):
+        d = 1 - s  # silu' = s + y (1 - s)
+        d *= y
+        d += s
+        d *= g
+        return d,
+    return record(y, (x,), backward)
+
+
+# ---- shape --------------------------------------------------------------------------------------------------------
+
+def sum(x, axis=None, keepdims=False):
+    """The sum over `axis` (an int, a tuple, or None for all)."""
+    y = x.data.sum(axis=axis, keepdims=keepdims)
+
+    def backward(g):
+        if axis is not None and not keepdims:
+            g = np.expand_dims(g, axis)
+        return np.broadcast_to(g, x.shape),
+    return record(y, (x,), backward)
+
+
+def reshape(x, *shape):
+    try:
+        y = x.data.reshape(shape)
+    except ValueError:
+        raise ValueError(f"reshape: shape {x.shape} does not fit into {shape}") from None
+    return record(y, (x,), lambda g: (g.reshape(x.shape),))
+
+
+def swapaxes(x, i, j):
+    return record(x.data.swapaxes(i, j), (x,), lambda g: (g.swapaxes(i, j),))
+
+
+def getitem(x, index):
+    """x[index] for integers and slices (not arrays of them, which could pick an element twice)."""
+    def backward(g):
+        out = np.zeros_like(x.data)
+        out[index] = g
+        return out,
+    return record(x.data[index], (x,), backward)
+
+
+def concat(xs, axis=-1):
+    """Join tensors along one axis."""
+    xs = [tensor(x) for x in xs]
+    try:
+        y = np.concatenate([x.data for x in xs], axis)
+    except ValueError:
+        raise ValueError(f"concat: shapes {[x.shape for x in xs]} do not join along axis {axis}") from None
+    return record(y, xs, lambda g: np.split(g, np.cumsum([x.shape[axis] for x in xs])[:-1], axis))

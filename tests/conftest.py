@@ -1,0 +1,84 @@
+"""What the tests share: demonstrations made on the spot, a tiny policy, and the two commands as a user runs them."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import minidiff  # first: it decides how many threads NumPy's BLAS takes
+from minidiff import demos, policy
+from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.features import PUSHT
+
+settings.register_profile("minidiff", deadline=None, derandomize=True)  # the same examples on every machine
+settings.load_profile("minidiff")
+
+ROOT = Path(minidiff.__file__).parents[1]
+
+
+def play(lengths=(37, 50, 8, 44), seed=0):
+    """Demonstrations by someone who pushes the block about: a dictionary of arrays as demos.py wants them."""
+    rng, states, actions = np.random.default_rng(seed), [], []
+    for episode, length in enumerate(lengths):
+        env = PushTEnv()
+        state, _ = env.reset(seed=episode)
+        for step in range(length):
+            if step % 8 == 0:
+                target = np.clip(state[2:4] + rng.normal(0, 60, 2), 0, 512)
+            states.append(state)
+            actions.append(target)
+            state = env.step(target)[0]
+    return {"state": np.float32(states), "action": np.float32(actions), "episode_ends": np.cumsum(lengths)}
+
+
+@pytest.fixture(scope="session")
+def arrays():
+    return play()
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory):
+    """A folder for the files of one hypothesis example after another."""
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="session")
+def demos_file(arrays, scratch):
+    np.savez(scratch / "demos.npz", **arrays)
+    return scratch / "demos.npz"
+
+
+CONFIG = {"net": "mlp", "width": 16, "blocks": 1, "skip": True, "schedule": "cosine", "T": 6, "obs_horizon": 2,
+          "pred_horizon": 8, "clip": 4.0}
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(arrays):
+    """make(**options): an untrained policy that is a real network all the same."""
+    _, _, normaliser = demos.training_set(demos.check(arrays, PUSHT), PUSHT, 2, 8, 4.0)
+    schedule, eps_theta = policy.build(CONFIG, PUSHT, len(normaliser.mean), np.random.default_rng(0))
+    return lambda **options: policy.DiffusionPolicy(eps_theta, schedule, PUSHT, normaliser,
+                                                    **{"pred_horizon": 8} | options)
+
+
+def command(script, *arguments):
+    return [sys.executable, str(ROOT / script), *map(str, arguments)]
+
+
+def run(folder, script, *arguments, **environment):
+    """A command in a folder, to its end -> CompletedProcess with text."""
+    return subprocess.run(command(script, *arguments), cwd=folder, capture_output=True, text=True, timeout=120,
+                          env=os.environ | environment)
+
+
+class Bomb:
+    """Unpickling one makes the folder that it is armed with: a witness that code from a file was executed."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)

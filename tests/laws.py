@@ -1,0 +1,72 @@
+"""Data laws whose ideal denoiser is known in closed form, and a way to see the law of a sampler without Monte Carlo."""
+import numpy as np
+from hypothesis import strategies as st
+
+from minidiff.diffusion import SCHEDULES, Schedule
+from minidiff.tensor import Tensor
+
+named_schedules = st.builds(lambda name, T: SCHEDULES[name](T), st.sampled_from(sorted(SCHEDULES)), st.integers(2, 120))
+random_schedules = st.lists(st.floats(1e-4, 0.7), min_size=2, max_size=40).map(Schedule)
+schedules = named_schedules | random_schedules
+numbers = st.floats(-3, 3).map(lambda x: round(x, 6))
+spreads = st.floats(0.05, 2).map(lambda x: round(x, 6))
+
+
+def schedule_and_t(smallest=1):
+    return schedules.flatmap(lambda s: st.tuples(st.just(s), st.integers(smallest, s.T)))
+
+
+def one(x):
+    """A number, or a list of them, as a batch (B, 1, 1) in float64."""
+    return np.atleast_1d(np.asarray(x, np.float64)).reshape(-1, 1, 1)
+
+
+def log_normal(x, mean, variance):
+    """log N(x; mean, variance), element by element."""
+    return -0.5 * (np.log(2 * np.pi * variance) + (x - mean) ** 2 / variance)
+
+
+def gaussian_denoiser(schedule, m, s):
+    """eps*(x_t, t) = E[eps | x_t] for x_0 ~ N(m, s^2): regression of one Gaussian on another. s = 0: a point mass."""
+    def eps_theta(x_t, t, cond=None):
+        ab = schedule.alpha_bar[t]
+        return Tensor(np.sqrt(1 - ab) * (x_t - np.sqrt(ab) * m) / (ab * s**2 + 1 - ab))
+    return eps_theta
+
+
+def mixture_denoiser(schedule, weights, means, spreads):
+    """eps* for a mixture of Gaussians: the components' own eps*, averaged by their posterior probability."""
+    def eps_theta(x_t, t, cond=None):
+        ab = schedule.alpha_bar[t]
+        logs = [np.log(w) + log_normal(x_t, np.sqrt(ab) * m, ab * s**2 + 1 - ab)
+                for w, m, s in zip(weights, means, spreads)]
+        share = np.exp(logs - np.max(logs, axis=0))
+        share /= share.sum(0)
+        return Tensor(sum(p * gaussian_denoiser(schedule, m, s)(x_t, t).data
+                          for p, m, s in zip(share, means, spreads)))
+    return eps_theta
+
+
+class Impulses:
+    """In the place of a random generator: the n-th draw of noise is 1 for sample n+2 of the batch, and 0 for the rest.
+
+    A chain that is affine in its noise then shows its whole law: sample 0 (no noise at all) is the mean, sample 1 shows
+    the coefficient of x_T, sample n+2 that of the n-th draw; the variance is the sum of the squared coefficients.
+    """
+
+    def __init__(self):
+        self.draws = 0
+
+    def standard_normal(self, shape, dtype=np.float64):
+        z = np.zeros(shape, dtype)
+        z[self.draws + 2] = 1
+        self.draws += 1
+        return z
+
+
+def chain_law(chain, draws, x_T_mean=0.0, x_T_std=1.0):
+    """Mean and variance of a chain at each of its steps. chain(x_T, rng): a generator of batches (draws+2, 1, 1)."""
+    x_T = np.full((draws + 2, 1, 1), x_T_mean)
+    x_T[1] += x_T_std
+    steps = [x[:, 0, 0] for x in chain(x_T, Impulses())]
+    return np.array([x[0] for x in steps]), np.array([((x[1:] - x[0]) ** 2).sum() for x in steps])

@@ -1,0 +1,158 @@
+"""Checkpoints come back bit for bit, are refused in one sentence if they cannot, and are never half written."""
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, Bomb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidiff import __version__, checkpoint
+
+ARRAYS = {"theta": np.float32([1.5, -0.0, np.nan, 1e-45]), "scale": np.array([[np.pi], [1 / 3]]), "n": np.array(7)}
+META = {"update": 12, "seconds": 0.1, "task": "ü", "config": {"skip": True, "out": None},
+        "rng": np.random.default_rng(5).bit_generator.state}
+
+
+def refused(path, *words, needs=()):
+    """Loading fails with one sentence that names the file and says all the words."""
+    with pytest.raises(ValueError) as error:
+        checkpoint.load(path, needs)
+    message = str(error.value)
+    assert not [word for word in (str(path), *words) if word not in message], message
+    assert "\n" not in message.replace(str(path), "")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "run" / "checkpoint.npz"
+    checkpoint.save(path, ARRAYS, META)
+    return path
+
+
+def test_arrays_come_back_bit_for_bit_and_everything_else_as_it_was(saved):
+    arrays, meta = checkpoint.load(saved, needs=ARRAYS)
+    assert set(arrays) == set(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype and arrays[name].shape == array.shape
+        assert arrays[name].tobytes() == array.tobytes()
+    assert {name: meta[name] for name in META} == META
+    assert meta["versions"]["minidiff"] == __version__ and meta["versions"]["numpy"] == np.__version__
+
+
+def test_a_generator_goes_on_from_its_saved_state(saved):
+    rng = np.random.default_rng(0)
+    rng.bit_generator.state = checkpoint.load(saved)[1]["rng"]
+    assert rng.standard_normal() == np.random.default_rng(5).standard_normal()
+
+
+def test_saving_again_replaces_the_file_and_leaves_nothing_else(saved):
+    checkpoint.save(saved, {"theta": np.zeros(2)}, META | {"update": 13})
+    arrays, meta = checkpoint.load(saved)
+    assert list(arrays) == ["theta"] and meta["update"] == 13
+    assert os.listdir(saved.parent) == ["checkpoint.npz"]
+
+
+@pytest.fixture(scope="module")
+def whole(scratch):
+    checkpoint.save(scratch / "whole.npz", ARRAYS, META)
+    return (scratch / "whole.npz").read_bytes()
+
+
+@given(cut=st.floats(0, 1, exclude_max=True))
+def test_a_checkpoint_cut_short_at_any_byte_is_refused(whole, scratch, cut):
+    (scratch / "cut.npz").write_bytes(whole[:int(cut * len(whole))])
+    refused(scratch / "cut.npz", "not a minidiff checkpoint")
+
+
+@settings(max_examples=250)
+@given(st.lists(st.tuples(st.integers(-400, 400) | st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_checkpoint_with_changed_bytes_is_refused_or_means_the_same(whole, scratch, changes):
+    data, path = bytearray(whole), scratch / "changed.npz"
+    for place, value in changes:
+        data[place % len(data)] = value
+    path.write_bytes(data)
+    try:
+        arrays, meta = checkpoint.load(path, needs=ARRAYS)
+    except ValueError as error:
+        assert str(path) in str(error)
+    else:
+        assert meta["update"] == META["update"]
+        for name in ARRAYS:
+            assert arrays[name].tobytes() == ARRAYS[name].tobytes()
+
+
+@pytest.mark.parametrize("meta", [
+    None, "words", "[]", "3", "{}", '{"format": "minidiff checkpoint"}',
+    '{"format": "other", "format_version": 1, "versions": {"minidiff": "1"}}',
+    '{"format": "minidiff checkpoint", "format_version": 1}'])
+def test_an_npz_that_is_no_checkpoint_is_refused(meta, tmp_path):
+    np.savez(tmp_path / "foreign.npz", x=np.zeros(3), **({} if meta is None else {"meta": meta}))
+    refused(tmp_path / "foreign.npz", "not a minidiff checkpoint")
+
+
+def test_a_single_array_random_bytes_and_an_empty_file_are_refused(tmp_path):
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    (tmp_path / "random").write_bytes(bytes(range(256)))
+    (tmp_path / "empty").touch()
+    for name in ("single.npy", "random", "empty"):
+        refused(tmp_path / name, "not a minidiff checkpoint")
+
+
+def test_a_missing_file_and_a_folder_are_not_found(tmp_path):
+    for path in (tmp_path / "nowhere.npz", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"{path.name}: no such checkpoint"):
+            checkpoint.load(path)
+
+
+@pytest.mark.parametrize("name", ["meta", "theta"])
+def test_a_pickled_array_is_refused_and_never_executed(name, tmp_path):
+    arrays = {"meta": json.dumps(META), "theta": np.zeros(3)} | {name: np.array([Bomb(tmp_path / "executed")], object)}
+    np.savez(tmp_path / "hostile.npz", **arrays)
+    refused(tmp_path / "hostile.npz", "not a minidiff checkpoint")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_newer_format_is_refused_with_both_versions(saved, monkeypatch):
+    with monkeypatch.context() as future:
+        future.setattr(checkpoint, "FORMAT_VERSION", 2)
+        future.setattr(checkpoint, "__version__", "9.8.7")
+        checkpoint.save(saved, ARRAYS, META)
+    refused(saved, "newer minidiff (9.8.7)", f"this one is {__version__} and reads format 1, not 2")
+
+
+def test_missing_arrays_are_named(saved):
+    refused(saved, "lacks ema, v", needs=("theta", "ema", "v"))
+
+
+@pytest.mark.parametrize("module, function", [("numpy", "savez"), ("os", "fsync"), ("os", "replace")])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["disk full", "ctrl-c"])
+def test_a_save_that_fails_leaves_the_old_file_whole_and_no_other(saved, monkeypatch, module, function, error):
+    def fails(file, *_, **__):
+        if function == "savez":
+            file.write(b"PK half of it")
+        raise error
+
+    before = saved.read_bytes()
+    with monkeypatch.context() as broken:
+        broken.setattr(sys.modules[module], function, fails)
+        with pytest.raises(type(error)):
+            checkpoint.save(saved, {"theta": np.ones(5)}, META)
+    assert saved.read_bytes() == before
+    assert os.listdir(saved.parent) == ["checkpoint.npz"]
+
+
+def test_a_kill_in_the_middle_of_a_save_leaves_the_old_file_whole(saved):
+    before = saved.read_bytes()
+    program = ("import os, signal, sys; from minidiff import checkpoint\n"
+               "def write(file):\n"
+               "    file.write(b'half'), file.flush(), os.kill(os.getpid(), signal.SIGKILL)\n"
+               "checkpoint.write_atomically(sys.argv[1], write)")
+    killed = subprocess.run([sys.executable, "-c", program, str(saved)], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    assert saved.read_bytes() == before
+    assert checkpoint.load(saved)[1]["update"] == META["update"]

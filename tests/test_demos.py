@@ -1,0 +1,409 @@
+"""Demonstrations: what is refused and in which words, what a window is, and that standardising can be undone."""
+import io
+import pickle
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import Bomb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidiff import demos
+from minidiff.demos import Demos, Normaliser, load, training_set, windows
+from minidiff.pusht.env import GOAL_POSE, PushTEnv, keypoints
+from minidiff.pusht.features import PUSHT, features, mirror, origin
+
+NAMES = ("state", "action", "episode_ends")
+
+
+def refused(path, *words):
+    """Loading fails with a ValueError that names the file and says all the words."""
+    with pytest.raises(ValueError) as error:
+        load(path, PUSHT)
+    assert not [word for word in (str(path), *words) if str(word) not in str(error.value)], str(error.value)
+    return str(error.value)
+
+
+def saved(path, arrays, **changes):
+    """arrays as .npz, with some of them changed or (None) left out."""
+    np.savez(path, **{name: array for name, array in (arrays | changes).items() if array is not None})
+    return path
+
+
+# ---- loading ------------------------------------------------------------------------------------------------------
+
+def test_demonstrations_come_back_as_they_were_saved(demos_file, arrays):
+    loaded = load(demos_file, PUSHT)
+    for name in NAMES:
+        np.testing.assert_array_equal(getattr(loaded, name), arrays[name])
+    assert [a.dtype for a in loaded] == [np.float32, np.float32, np.int64]
+
+
+def test_any_number_type_and_arrays_that_nobody_needs_are_accepted(arrays, scratch):
+    numbers = {"state": arrays["state"].astype(np.float64), "action": arrays["action"].astype(np.int32),
+               "episode_ends": arrays["episode_ends"].astype(np.uint16)}
+    loaded = load(saved(scratch / "a.npz", numbers, img=np.zeros((3, 3)), notes=np.array([{}])), PUSHT)
+    np.testing.assert_array_equal(loaded.action, np.float32(numbers["action"]))
+    np.testing.assert_array_equal(loaded.episode_ends, arrays["episode_ends"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_array_is_named_beside_what_the_file_holds(name, arrays, scratch):
+    path = saved(scratch / "missing.npz", arrays, **{name: None}, img=np.zeros(1))
+    refused(path, f"array '{name}' is missing", "img", *(n for n in NAMES if n != name))
+
+
+@pytest.mark.parametrize("name, array", [
+    ("state", np.zeros(5)), ("state", np.zeros((139, 4))), ("state", np.zeros((139, 5, 1))), ("state", np.float32(3)),
+    ("state", np.full((139, 5), "1")), ("state", np.zeros((139, 5), complex)), ("state", np.zeros((139, 5), bool)),
+    ("state", np.zeros((139, 5), "datetime64[s]")), ("state", np.zeros((139, 5), [("x", float)])),
+    ("action", np.zeros((139, 3))), ("action", np.zeros((138, 2))), ("action", np.zeros((0, 2))),
+    ("episode_ends", np.zeros((0,), int)), ("episode_ends", np.array([[139]])), ("episode_ends", np.array([139.0])),
+    ("episode_ends", np.array(139)), ("episode_ends", np.array(["139"])), ("episode_ends", np.array([True])),
+], ids=lambda value: value if isinstance(value, str) else f"{value.dtype}{value.shape}")
+def test_an_array_of_another_shape_or_type_is_named(name, array, arrays, scratch):
+    refused(saved(scratch / "shape.npz", arrays, **{name: array}), f"array '{name}'")
+
+
+def test_no_rows_at_all_are_refused(scratch):
+    refused(saved(scratch / "empty.npz", {"state": np.zeros((0, 5)), "action": np.zeros((0, 2)),
+                                          "episode_ends": np.array([0])}), "array 'episode_ends'", "row 0")
+
+
+@given(st.data())
+def test_a_number_that_cannot_be_is_refused_with_its_row_and_column(arrays, scratch, data):
+    name = data.draw(st.sampled_from(("state", "action")))
+    array = arrays[name].astype(np.float64)
+    row, column = data.draw(st.integers(0, len(array) - 1)), data.draw(st.integers(0, array.shape[1] - 1))
+    low, high = getattr(PUSHT, f"{name}_range")[column]
+    finite = st.floats(high + 1, 1e300) | st.floats(-1e300, low - 1)
+    value = data.draw(st.sampled_from((np.nan, np.inf, -np.inf)) | finite)
+    array[row, column] = value
+    problem = "is out of range" if np.isfinite(value) else "is not finite"
+    refused(saved(scratch / "value.npz", arrays, **{name: array}),
+            f"array '{name}' {problem} in row {row}, column {column}: {value}")
+
+
+@given(st.data())
+def test_ends_that_do_not_rise_to_the_last_row_are_refused_with_their_row(arrays, scratch, data):
+    """Among them ends whose differences overflow, so that they would seem to rise."""
+    extreme = st.sampled_from((-2**63, -1, 0, 1, 138, 139, 140, 2**63 - 1))
+    ends = np.array(data.draw(st.lists(st.integers(-2, 141) | extreme, min_size=1, max_size=5)) +
+                    data.draw(st.sampled_from(([], [139]))), np.int64)
+    path = saved(scratch / "ends.npz", arrays, episode_ends=ends)
+    falls = [row for row, (a, b) in enumerate(zip([0, *ends.tolist()], ends.tolist())) if a >= b]
+    if falls:
+        refused(path, f"array 'episode_ends' is not strictly increasing in row {falls[0]}: {ends[falls[0]]}")
+    elif ends[-1] != 139:
+        refused(path, f"array 'episode_ends' ends at {ends[-1]} in row {len(ends) - 1}, but 'state' has 139 rows")
+    else:
+        np.testing.assert_array_equal(load(path, PUSHT).episode_ends, ends)
+
+
+def test_a_number_beyond_int64_does_not_pass_for_an_end(arrays, scratch):
+    refused(saved(scratch / "huge.npz", arrays, episode_ends=np.array([2**64 - 1, 139], np.uint64)), "row 0")
+
+
+# ---- files that are damaged, foreign or hostile -------------------------------------------------------------------
+
+@pytest.fixture(scope="session", params=[np.savez, np.savez_compressed])
+def whole(request, arrays):
+    """The bytes of a good file."""
+    file = io.BytesIO()
+    request.param(file, **arrays)
+    return file.getvalue()
+
+
+@given(cut=st.floats(0, 1, exclude_max=True))
+def test_a_file_cut_short_at_any_byte_is_refused(whole, scratch, cut):
+    (scratch / "cut.npz").write_bytes(whole[:int(cut * len(whole))])
+    refused(scratch / "cut.npz")
+
+
+@settings(max_examples=250)
+@given(st.lists(st.tuples(st.integers(-400, 400) | st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_file_with_changed_bytes_is_refused_or_means_the_same(whole, arrays, scratch, changes):
+    data = bytearray(whole)
+    for place, value in changes:  # the first and last few hundred bytes are the zip's and NumPy's headers
+        data[place % len(data)] = value
+    path = scratch / "changed.npz"
+    path.write_bytes(data)
+    try:
+        loaded = load(path, PUSHT)
+    except ValueError as error:
+        assert str(path) in str(error)
+    else:
+        for name in NAMES:
+            np.testing.assert_array_equal(getattr(loaded, name), arrays[name])
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda b: b"PK\x03\x04" + b))
+def test_random_bytes_are_refused(scratch, data):
+    for name in ("random.npz", "random.zip"):
+        (scratch / name).write_bytes(data)
+        refused(scratch / name)
+
+
+def test_a_single_array_and_a_zip_of_something_else_are_refused(scratch):
+    np.save(scratch / "single.npy", np.zeros(3))
+    refused(scratch / "single.npy", "not a .npz file")
+    with zipfile.ZipFile(scratch / "texts.npz", "w") as file:
+        for name in NAMES:
+            file.writestr(name, "just words")
+    refused(scratch / "texts.npz", "array 'state'")
+
+
+def test_a_folder_without_demonstrations_and_a_missing_file_are_refused(tmp_path):
+    refused(tmp_path, "no zarr arrays")
+    with pytest.raises(FileNotFoundError, match="nowhere.npz: no such file"):
+        load(tmp_path / "nowhere.npz", PUSHT)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [object, [("x", object)]], ids=["object", "structured"])
+def test_a_pickled_array_is_refused_by_name_and_never_executed(name, dtype, arrays, tmp_path):
+    hostile = np.empty(3, dtype)
+    hostile[...] = Bomb(tmp_path / "executed") if dtype is object else (Bomb(tmp_path / "executed"),)
+    refused(saved(tmp_path / "hostile.npz", arrays, **{name: hostile}), f"array '{name}'")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_pickle_is_refused_and_never_executed(tmp_path):
+    data = pickle.dumps(Bomb(tmp_path / "executed"))
+    for name in ("hostile.npz", "hostile.zip"):
+        (tmp_path / name).write_bytes(data)
+        refused(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+    pickle.loads(data)
+    assert (tmp_path / "executed").exists()  # the bomb was live
+
+
+# ---- zarr ---------------------------------------------------------------------------------------------------------
+
+PLACES = {"state": "data/state", "action": "data/action", "episode_ends": "meta/episode_ends"}
+
+
+def zipped(folder, path):
+    with zipfile.ZipFile(path, "w") as file:
+        for member in sorted(folder.rglob("*")):
+            file.write(member, member.relative_to(folder))
+    return path
+
+
+@pytest.fixture(params=[2, 3], ids=["format 2", "format 3"])
+def zarr_folder(request, arrays, tmp_path):
+    """Demonstrations as the published ones are laid out: a zarr group in a folder in a folder."""
+    zarr = pytest.importorskip("zarr")
+    group = tmp_path / "wrapped" / "pusht" / "replay.zarr"
+    root = zarr.open_group(str(group), mode="w", zarr_format=request.param)
+    for name, place in PLACES.items():
+        a = arrays[name]
+        root.create_array(place, shape=a.shape, chunks=(50, *a.shape[1:]), dtype=a.dtype)[:] = a
+    return group
+
+
+def test_a_zarr_group_is_read_from_its_folder_and_from_zips_that_wrap_it(zarr_folder, arrays, tmp_path):
+    pusht, wrapped = zarr_folder.parent, zarr_folder.parent.parent
+    zips = [zipped(folder, tmp_path / f"{folder.name}.zip") for folder in (zarr_folder, pusht, wrapped)]
+    for path in (zarr_folder, pusht, wrapped, *zips):
+        loaded = load(path, PUSHT)
+        for name in NAMES:
+            np.testing.assert_array_equal(getattr(loaded, name), arrays[name])
+
+
+def test_a_zarr_group_that_lacks_an_array_or_a_chunk_is_refused(zarr_folder, tmp_path):
+    chunk = next(p for p in (zarr_folder / "data" / "action").rglob("*") if p.is_file() and "z" not in p.name)
+    chunk.unlink()
+    refused(zarr_folder, "array 'action'", "2 of its 3 chunks")
+    for meta in (zarr_folder / "meta" / "episode_ends").glob("*z*"):
+        meta.unlink()
+    (zarr_folder / "data" / "action").rename(tmp_path / "elsewhere")
+    refused(zarr_folder, "array 'action' is missing")
+
+
+def test_a_damaged_zarr_zip_is_refused(zarr_folder, tmp_path):
+    path = zipped(zarr_folder, tmp_path / "good.zip")
+    whole = path.read_bytes()
+    for place in np.linspace(0, len(whole) - 1, 40).astype(int):
+        path.write_bytes(whole[:place])
+        refused(path)
+
+
+def test_pickled_zarr_chunks_are_refused_and_never_executed(zarr_folder, tmp_path):
+    chunk = next(p for p in (zarr_folder / "data" / "action").rglob("*") if p.is_file() and "z" not in p.name)
+    chunk.write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
+    refused(zarr_folder, "array 'action'")
+    (zarr_folder / "data" / "action" / ".zarray").write_text(
+        '{"zarr_format": 2, "shape": [139, 2], "chunks": [50, 2], "dtype": "|O", "fill_value": null, "order": "C",'
+        ' "filters": [{"id": "vlen-utf8"}, {"id": "pickle"}], "compressor": null}')
+    refused(zarr_folder, "array 'action'")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_without_zarr_the_message_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    folder = tmp_path / "some" / "group.zarr"
+    (folder / "data" / "state").mkdir(parents=True)
+    (folder / "data" / "state" / ".zarray").write_text("{}")
+    for path in (folder, zipped(folder.parent, tmp_path / "group.zip")):
+        refused(path, "pip install 'minidiff[zarr]'")
+
+
+# ---- windows ------------------------------------------------------------------------------------------------------
+
+def numbered(lengths):
+    """Demonstrations that say of each row where it stands: state (episode, step), action (episode, -step)."""
+    places = np.array([(episode, step) for episode, length in enumerate(lengths) for step in range(length)])
+    return Demos(places, places * (1, -1), np.cumsum(lengths))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 5), st.integers(1, 8))
+def test_windows_repeat_at_the_edges_and_never_cross_into_another_episode(lengths, obs_horizon, pred_horizon):
+    obs, actions = windows(numbered(lengths), obs_horizon, pred_horizon)
+    expected = [([(e, max(0, t + k)) for k in range(1 - obs_horizon, 1)],
+                 [(e, -min(n - 1, t + k)) for k in range(pred_horizon)])
+                for e, n in enumerate(lengths) for t in range(n)]
+    np.testing.assert_array_equal(obs, [o for o, _ in expected])
+    np.testing.assert_array_equal(actions, [a for _, a in expected])
+
+
+# ---- standardising ------------------------------------------------------------------------------------------------
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_normaliser_can_be_undone(seed):
+    rng = np.random.default_rng(seed)
+    normaliser = Normaliser(rng.normal(0, 100, 4), rng.uniform(0.01, 50, 4), rng.uniform(1, 50, (6, 1)))
+    actions, origin = rng.uniform(0, 512, (3, 6, 2)), rng.uniform(0, 512, (3, 2))
+    chunk = normaliser.chunk(actions, origin)
+    assert chunk.dtype == np.float32
+    np.testing.assert_allclose(normaliser.actions(chunk, origin), actions, rtol=0, atol=1e-3)
+    x = rng.normal(0, 100, (3, 4))
+    np.testing.assert_allclose(normaliser.cond(x) * normaliser.std + normaliser.mean, x, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_what_training_draws_from_has_mean_0_and_variance_1(demos_file, mirrored):
+    cond, x0, _ = training_set(load(demos_file, PUSHT), PUSHT, 2, 16, clip=100, mirror=mirrored)
+    assert cond.shape == (139 * (1 + mirrored), 61) and x0.shape == (len(cond), 16, 2)
+    assert cond.dtype == x0.dtype == np.float32
+    np.testing.assert_allclose(cond.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(cond.std(0), 1, atol=1e-4)
+    np.testing.assert_allclose((x0**2).mean((0, 2)), 1, atol=1e-4)  # around the origin, at each step of the chunk
+
+
+def test_actions_are_clipped_and_only_where_they_exceed_the_bound(demos_file):
+    data = load(demos_file, PUSHT)
+    free, clipped = (training_set(data, PUSHT, 2, 16, clip)[1] for clip in (100, 1.5))
+    assert np.abs(free).max() > 1.5
+    np.testing.assert_array_equal(clipped, np.clip(free, -1.5, 1.5))
+
+
+def test_a_feature_that_never_changes_is_left_alone():
+    """It becomes 0 and, if it changes a little after all when the policy acts, no number of millions."""
+    still = Demos(np.full((20, 5), 100, np.float32), np.full((20, 2), 100, np.float32), np.array([20]))
+    cond, x0, normaliser = training_set(still, PUSHT, 2, 4, clip=4, mirror=False)
+    assert np.isfinite(x0).all() and np.abs(cond).max() < 1e-3
+    assert np.abs(normaliser.cond(features(still.state[None, :2] + 1e-3))).max() < 1
+
+
+# ---- the mirror ---------------------------------------------------------------------------------------------------
+
+LEFT_IS_RIGHT = [1, 0, 3, 2, 5, 4, 7, 6]  # the corners of a T whose sides were exchanged
+
+
+def random_obs(seed, rows=6, horizon=2):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(0, 512, (rows, horizon, 5)) * (1, 1, 1, 1, 2 * np.pi / 512), rng.uniform(0, 512, (rows, 3, 2))
+
+
+def test_the_mirror_undoes_itself():
+    obs, actions = random_obs(0)
+    again = mirror(*mirror(obs, actions))
+    np.testing.assert_allclose(again[0], obs, atol=1e-9)
+    np.testing.assert_allclose(again[1], actions, atol=1e-9)
+    assert mirror(obs.astype(np.float32), actions)[0].dtype == np.float32
+
+
+def test_the_goal_is_its_own_mirror_image():
+    on_the_axis = np.array([[[100.0, 412.0, *GOAL_POSE]]])
+    obs, actions = mirror(on_the_axis, on_the_axis[..., :2])
+    np.testing.assert_allclose(obs, on_the_axis, atol=1e-9)
+    np.testing.assert_allclose(actions, on_the_axis[..., :2])
+
+
+def test_the_mirror_maps_every_corner_of_the_block_to_the_mirrored_corner():
+    obs, _ = random_obs(1)
+    reflected = 512 - keypoints(obs[..., 2:])[..., ::-1]
+    image = mirror(obs, obs[..., :2])[0]
+    np.testing.assert_allclose(keypoints(image[..., 2:]), reflected[..., LEFT_IS_RIGHT, :], atol=1e-9)
+
+
+def test_a_mirrored_step_is_the_step_of_the_mirrored_world():
+    """The agent touches the block, and turns it."""
+    state, action = np.array([180.0, 300, 256, 220, 0.3]), np.array([260.0, 290])
+    (image,), ((image_action,),) = mirror(state[None], action[None, None])
+    steps = []
+    for start, target in ((state, action), (image, image_action)):
+        env = PushTEnv(state_order="exact")
+        env.reset(options={"state": start})
+        steps.append(env.step(target)[0])
+    assert abs(steps[0][4] - state[4]) > 1e-3
+    np.testing.assert_allclose(mirror(steps[0][None], action[None])[0][0], steps[1], atol=1e-9)
+
+
+def test_mirrored_training_pairs_are_the_reflected_ones(demos_file):
+    """Offsets (dx, dy) from the agent become (-dy, -dx), and mirroring commutes with cutting windows."""
+    data = load(demos_file, PUSHT)
+    _, x0, _ = training_set(data, PUSHT, 2, 16, clip=100)
+    np.testing.assert_allclose(x0[139:], -x0[:139, :, ::-1], atol=1e-5)
+    state, action = mirror(data.state, data.action)
+    for before, after in zip(mirror(*windows(data, 3, 5)), windows(Demos(state, action, data.episode_ends), 3, 5)):
+        np.testing.assert_array_equal(before, after)
+
+
+# ---- features -----------------------------------------------------------------------------------------------------
+
+def test_features_of_a_known_observation():
+    """The agent moved by (1, 2), the block by (3, 4); it turned from just below 2 pi to just above 0."""
+    before, now = [99, 198, 297, 196, 2 * np.pi - 0.1], [100, 200, 300, 200, 0.1]
+    f = features(np.array([[before, now]], float))[0]
+    assert f.shape == (61,)
+    np.testing.assert_allclose(f[:11], [100, 200, 300, 200, np.sin(0.1), np.cos(0.1), 1, 2, 3, 4, 0.2])
+    np.testing.assert_allclose(f[11:13], [-200 * np.cos(0.1), 200 * np.sin(0.1)])  # the agent in the block's frame
+    to_goal = (keypoints(now[2:]) - keypoints(GOAL_POSE)).ravel()
+    to_agent = (keypoints(now[2:]) - now[:2]).ravel()
+    np.testing.assert_allclose(f[13:], [*to_goal / 100, *np.tanh(to_goal / 15), *to_agent])
+
+
+def test_features_see_the_last_two_observations_row_by_row():
+    obs, _ = random_obs(2, horizon=4)
+    np.testing.assert_array_equal(features(obs), features(obs[:, -2:]))
+    np.testing.assert_array_equal(features(obs)[2:3], features(obs[2:3]))
+    still = np.repeat(obs[:, -1:], 2, 1)
+    np.testing.assert_array_equal(features(obs[:, -1:]), features(still))  # one observation: as if nothing moved
+    np.testing.assert_array_equal(origin(obs), obs[:, -1, :2])
+
+
+def test_features_do_not_change_when_an_angle_turns_a_full_circle():
+    obs, _ = random_obs(3)
+    turned = obs + 2 * np.pi * np.array([0, 0, 0, 0, 1]) * [[[3]], [[-1]], [[0]], [[1]], [[2]], [[-5]]]
+    turned[:, 0, 4] += 2 * np.pi  # the observation before it, once more
+    np.testing.assert_allclose(features(turned), features(obs), atol=1e-9)
+
+
+def test_on_the_goal_every_way_to_the_goal_is_zero():
+    f = features(np.array([[[50.0, 60.0, *GOAL_POSE]]]))[0]
+    np.testing.assert_allclose(f[13:45], 0, atol=1e-12)
+
+
+def test_what_agent_and_block_are_to_each_other_does_not_depend_on_where_they_are():
+    """Shifts of both leave the corners seen from the agent, and any rigid motion the agent seen from the block."""
+    obs, _ = random_obs(4)
+    shifted = obs + np.array([30.0, -20.0, 30.0, -20.0, 0.0])
+    np.testing.assert_allclose(features(shifted)[:, 45:], features(obs)[:, 45:], atol=1e-9)
+    c, s = np.cos(0.7), np.sin(0.7)
+    rotation = np.array([[c, s], [-s, c]])
+    moved = np.concatenate([obs[..., :2] @ rotation, obs[..., 2:4] @ rotation, obs[..., 4:] + 0.7], -1)
+    np.testing.assert_allclose(features(moved)[:, 10:13], features(obs)[:, 10:13], atol=1e-9)
