@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from minidiff import checkpoint, demos
-from minidiff.pusht import expert
+from minidiff.pusht import collect, expert
 from minidiff.pusht.env import AGENT_RADIUS, GOAL_POSE, PushTEnv, coverage, keypoints
 from minidiff.pusht.features import PUSHT
 
 OPTIONS = {"stream": 0, "samples": 24, "refine": 2, "stop_coverage": 0.97, "max_steps": 300}
 SEEDS = range(5000, 5006)
-COMMAND = [sys.executable, "-m", "minidiff.pusht.expert"]
+COMMAND = [sys.executable, "-m", "minidiff.pusht.collect"]
 
 
 class Here(concurrent.futures.Executor):
@@ -47,7 +47,7 @@ def digest(arrays):
 
 @pytest.fixture(scope="module")
 def made():
-    return expert.make(SEEDS, Here(), noise_every_other=2.0, **OPTIONS)
+    return collect.make(SEEDS, Here(), noise_every_other=2.0, **OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_every_other_episode_has_noise(made):
 
 def test_any_executor_makes_the_same_episodes(made):
     with concurrent.futures.ThreadPoolExecutor(2) as executor:
-        again = expert.make(SEEDS[:2], executor, noise_every_other=2.0, **OPTIONS)
+        again = collect.make(SEEDS[:2], executor, noise_every_other=2.0, **OPTIONS)
     for name in ("state", "action", "noise", "episode_ends", "seed"):
         np.testing.assert_array_equal(again[name], made[name][:len(again[name])])
 
@@ -172,7 +172,7 @@ def test_any_executor_makes_the_same_episodes(made):
 def test_the_command_with_two_workers_goes_on_after_an_interruption_to_the_same_file_bit_for_bit(made, tmp_path):
     out, part = tmp_path / "demos.npz", tmp_path / "demos.npz.part"
     with pytest.raises(KeyboardInterrupt):
-        expert.make(SEEDS, Here(allowed=1), part, noise_every_other=2.0, **OPTIONS)
+        collect.make(SEEDS, Here(allowed=1), part, noise_every_other=2.0, **OPTIONS)
     subprocess.run([*COMMAND, "--episodes", str(len(SEEDS)), "--seed", str(SEEDS[0]), "--noise-every-other", "2",
                     "--workers", "2", "--out", str(out)], check=True)
     assert hashlib.sha256(out.read_bytes()).hexdigest() == digest(made)
@@ -180,26 +180,26 @@ def test_the_command_with_two_workers_goes_on_after_an_interruption_to_the_same_
 
 
 def test_an_interrupted_job_goes_on_where_it_was_and_makes_the_same_file(made, tmp_path, monkeypatch):
-    episodes = expert.unpack(made | {"solved": [True] * len(SEEDS)})
-    monkeypatch.setattr(expert, "demonstrate", lambda seed, **_: episodes[seed - SEEDS[0]])
+    episodes = collect.unpack(made | {"solved": [True] * len(SEEDS)})
+    monkeypatch.setattr(collect, "demonstrate", lambda seed, **_: episodes[seed - SEEDS[0]])
     part = tmp_path / "demos.npz.part"
     with pytest.raises(KeyboardInterrupt):
-        expert.make(SEEDS, Here(allowed=3), part, noise_every_other=2.0, **OPTIONS)
+        collect.make(SEEDS, Here(allowed=3), part, noise_every_other=2.0, **OPTIONS)
     with pytest.raises(ValueError, match="another recipe"):
-        expert.make(SEEDS, Here(), part, noise_every_other=1.0, **OPTIONS)
+        collect.make(SEEDS, Here(), part, noise_every_other=1.0, **OPTIONS)
     executor = Here()
-    assert digest(expert.make(SEEDS, executor, part, noise_every_other=2.0, **OPTIONS)) == digest(made)
+    assert digest(collect.make(SEEDS, executor, part, noise_every_other=2.0, **OPTIONS)) == digest(made)
     assert executor.begun == len(SEEDS) - 3
 
 
 def test_a_kill_loses_no_more_than_what_came_since_the_last_writing(tmp_path, monkeypatch):
-    monkeypatch.setattr(expert, "KEEP_EVERY", 2)
-    monkeypatch.setattr(expert, "demonstrate", lambda seed, **_: expert.Demonstration(
+    monkeypatch.setattr(collect, "KEEP_EVERY", 2)
+    monkeypatch.setattr(collect, "demonstrate", lambda seed, **_: expert.Demonstration(
         *np.full((3, 4, 2), seed, np.float32), True))
     part, kept = tmp_path / "part", []
-    monkeypatch.setattr(expert.Progress, "show", lambda self, done, text: kept.append(
+    monkeypatch.setattr(collect.Progress, "show", lambda self, done, text: kept.append(
         len(checkpoint.load(part)[0]["solved"]) if part.exists() else 0))
-    expert.make(range(5), Here(), part)
+    collect.make(range(5), Here(), part)
     assert kept == [0, 2, 2, 4, 4]
 
 
@@ -211,24 +211,24 @@ def test_ctrl_c_stops_the_command_with_a_sentence(tmp_path):
     _, message = job.communicate(timeout=20)
     assert job.returncode == 1 and "the same command goes on from there" in message and "Traceback" not in message
     arrays, _ = checkpoint.load(tmp_path / "demos.npz.part")
-    np.testing.assert_array_equal(expert.unpack(arrays)[0].actions, expert.demonstrate(0).actions)
+    np.testing.assert_array_equal(collect.unpack(arrays)[0].actions, expert.demonstrate(0).actions)
     assert not (tmp_path / "demos.npz").exists()
 
 
 def test_unsolved_episodes_are_left_out(monkeypatch):
-    monkeypatch.setattr(expert, "demonstrate", lambda seed, **_: expert.Demonstration(
+    monkeypatch.setattr(collect, "demonstrate", lambda seed, **_: expert.Demonstration(
         *np.full((3, seed + 1, 2), seed, np.float32), seed != 1))
-    arrays = expert.make(range(4), Here())
+    arrays = collect.make(range(4), Here())
     assert list(arrays["seed"]) == [0, 2, 3] and list(arrays["episode_ends"]) == [1, 4, 8]
     assert 1 not in arrays["state"]
     with pytest.raises(ValueError, match="none of the 1 episodes"):
-        expert.make([1], Here())
+        collect.make([1], Here())
 
 
 @pytest.mark.parametrize("seeds", [range(9_999, 10_001), [100_000], [-1], []])
 def test_seeds_that_score_policies_are_refused(seeds):
     with pytest.raises(ValueError, match="seeds 0 to 9999"):
-        expert.make(seeds, Here())
+        collect.make(seeds, Here())
 
 
 @pytest.mark.parametrize("arguments, sentence", [
@@ -238,9 +238,9 @@ def test_seeds_that_score_policies_are_refused(seeds):
     (["--out", __file__], "it exists already"),
 ])
 def test_the_command_refuses_with_a_sentence(arguments, sentence, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["expert", "--out", str(tmp_path / "demos.npz"), *arguments])
+    monkeypatch.setattr(sys, "argv", ["collect", "--out", str(tmp_path / "demos.npz"), *arguments])
     with pytest.raises(SystemExit) as stop:
-        expert.main()
+        collect.main()
     assert sentence in f"{stop.value} {capsys.readouterr().err}"
     assert not list(tmp_path.iterdir())
 
