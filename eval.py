@@ -1,5 +1,6 @@
 """Score a trained policy in PushT, with confidence intervals.
 
+    python eval.py                                                      the policy that comes with minidiff
     python eval.py runs/pusht-mlp-0                                     100 episodes by ancestral sampling
     python eval.py runs/pusht-mlp-0 --sampler ddim --steps 4            the same by DDIM in 4 steps
     python eval.py runs/pusht-mlp-0 --episodes 500 --seed 300000 --json scores.json
@@ -20,18 +21,19 @@ import numpy as np
 
 from minidiff import checkpoint, policy
 from minidiff.progress import Progress
-from minidiff.pusht import rollout
+from minidiff.pusht import SHIPPED_POLICY, rollout
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="a run's folder, or a checkpoint")
+    parser.add_argument("run", nargs="?", help="a run's folder, or a checkpoint (default: the policy that comes with "
+                                               "minidiff, made by: python train.py --seed 0)")
     parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode; the next ones follow (default: 0)")
-    parser.add_argument("--sampler", choices=tuple(policy.SAMPLERS), default="ancestral",
-                        help="the way down the chain (default: ancestral)")
+    parser.add_argument("--sampler", choices=tuple(policy.SAMPLERS),
+                        help="how a plan is drawn (default: ancestral; regression for a policy trained by --objective mse)")
     parser.add_argument("--steps", type=int, help="ddim: how many of the T timesteps to visit (default: 16)")
     parser.add_argument("--eta", type=float, help="ddim: 0 deterministic, 1 as noisy as ancestral (default: 0)")
     parser.add_argument("--variance", choices=("beta-tilde", "beta"), help="ancestral: Sigma_theta (default: beta-tilde)")
@@ -52,19 +54,20 @@ def parse_arguments():
         if getattr(args, name) is not None and not 0 <= getattr(args, name) <= most:
             parser.error(f"--{name.replace('_', '-')} must be from 0 to {most}")
     for name, sampler in {"steps": "ddim", "eta": "ddim", "variance": "ancestral"}.items():
-        if getattr(args, name) is not None and args.sampler != sampler:
+        if getattr(args, name) is not None and (args.sampler or "ancestral") != sampler:
             parser.error(f"--{name} belongs to --sampler {sampler}")
     return args
 
 
 def main():
     args = parse_arguments()
-    path = Path(args.run)
+    path = Path(args.run or SHIPPED_POLICY)
     path = path / "checkpoint.npz" if path.is_dir() else path
-    options = {name: getattr(args, name) for name in ("action_horizon", "start_noise", "steps", "eta", "variance")
-               if getattr(args, name) is not None}
-    trained, meta = policy.load(path, PUSHT, sampler=args.sampler, **options)
-    print(f"{path}: {meta['config']['net']}, {meta['update']:,} of {meta['config']['steps']:,} steps, "
+    given = ("sampler", "action_horizon", "start_noise", "steps", "eta", "variance")
+    options = {name: getattr(args, name) for name in given if getattr(args, name) is not None}
+    trained, meta = policy.load(path, PUSHT, **options)
+    print("the policy that comes with minidiff" if args.run is None else path, end=": ")
+    print(f"{meta['config']['net']}, {meta['update']:,} of {meta['config']['steps']:,} steps, "
           f"{meta['cpu_seconds']:.0f} CPU seconds, seed {meta['config']['seed']}")
     seeds = range(args.seed, args.seed + args.episodes)
     world = {"max_steps": args.max_steps, "seeding": args.seeding}
@@ -73,8 +76,9 @@ def main():
         episodes = rollout.evaluate(trained, seeds, executor, args.noise_seed, Progress("episodes", len(seeds)).show,
                                     **world)
     result = rollout.summary(episodes) | {"seconds": time.monotonic() - started, "plan_ms": plan_ms(trained)}
-    chosen = "".join(f", {name.replace('_', ' ')} {value}" for name, value in options.items() if name != "action_horizon")
-    print(f"{args.sampler}{chosen}, executing {trained.action_horizon} of {trained.pred_horizon} actions: "
+    how = [trained.sampler.__name__.removesuffix("_sampling")]
+    how += [f"{name.replace('_', ' ')} {options[name]}" for name in given[2:] if name in options]
+    print(f"{', '.join(how)}, executing {trained.action_horizon} of {trained.pred_horizon} actions: "
           f"{result['plan_ms']:.0f} ms a plan, {result['seconds']:.0f} s in all\n{rollout.sentence(result)}")
     if args.json:
         checkpoint.write_json(args.json, {"checkpoint": str(path), "options": vars(args), "config": meta["config"],

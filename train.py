@@ -1,10 +1,12 @@
 """Train a diffusion policy on demonstrations of PushT, on a CPU, in minutes.
 
-    python train.py --demos FILE                    the main job: train, score the policy, draw
-    python train.py --demos FILE --net conv         the convolutional denoiser instead of the MLP
+    python train.py                                 the main job: train, score the policy, draw
+    python train.py --demos FILE                    learn from other demonstrations than those that come with minidiff
+    python train.py --net conv                      the convolutional denoiser instead of the MLP
     python train.py --resume runs/pusht-mlp-0       continue a run that was stopped, to exactly the same weights
 
-Each run has a folder with config.json, checkpoint.npz, scores.json, loss.png and rollouts.png.
+Each run has a folder: config.json, checkpoint.npz (all that --resume needs), policy.npz (all that eval.py needs: the
+averaged weights), scores.json, loss.png and rollouts.png.
 """
 import minidiff  # first: it decides how many threads NumPy's BLAS takes
 import argparse
@@ -21,11 +23,12 @@ from pathlib import Path
 import numpy as np
 
 from minidiff import checkpoint, demos, policy
+from minidiff.baselines import mse_loss
 from minidiff.diffusion import SCHEDULES, WEIGHTS, l_simple, loss_weight, sample_t
 from minidiff.nn import NETWORKS
 from minidiff.optim import AdamW, flat_gradient, keep_freed_memory, learning_rate
 from minidiff.progress import Progress
-from minidiff.pusht import chart, rollout
+from minidiff.pusht import EXPERT_DEMOS, chart, rollout
 from minidiff.pusht.features import PUSHT
 from minidiff.tensor import Tape
 
@@ -37,7 +40,10 @@ def knob(default, help, least=None, choices=None):
 @dataclasses.dataclass
 class Config:
     """Everything that decides the weights of a run."""
-    demos: str = knob("", "demonstrations: .npz with state, action, episode_ends; or the original zarr, folder or zip")
+    demos: str = knob("", "demonstrations: .npz with state, action, episode_ends; or the original zarr, folder or zip "
+                          "(default: those of the scripted demonstrator, which come with minidiff)")
+    objective: str = knob("diffusion", "diffusion, or mse: behaviour cloning by regression, to compare with",
+                          choices=tuple(policy.OBJECTIVES))
     net: str = knob("mlp", "the denoiser", choices=tuple(NETWORKS))
     width: int = knob(0, "units of a layer; 0: 256 for mlp, 64 for conv", least=0)
     blocks: int = knob(3, "residual blocks", least=1)
@@ -49,7 +55,7 @@ class Config:
     schedule: str = knob("cosine", "noise schedule", choices=tuple(SCHEDULES))
     T: int = knob(100, "diffusion steps", least=1)
     weight: str = knob("inverse-alpha-bar", "lambda(t) of the loss", choices=tuple(WEIGHTS))
-    steps: int = knob(12_000, "gradient steps: the budget", least=1)
+    steps: int = knob(10_500, "gradient steps: the budget", least=1)
     batch: int = knob(256, "windows in a gradient step", least=1)
     lr: float = knob(3e-3, "peak learning rate of AdamW", least=1e-9)
     warmup: int = knob(100, "steps over which the learning rate rises; then it falls by a cosine", least=0)
@@ -76,10 +82,13 @@ class Run:
     def step(self):
         """One gradient step (Ho et al. 2020, algorithm 1): draw data, timesteps and noise; descend L_simple."""
         c, rng, i = self.config, self.rng, self.rng.integers(0, len(self.x0), self.config.batch)
-        t = sample_t(self.schedule, c.batch, rng)
-        eps = rng.standard_normal(self.x0[i].shape, dtype=np.float32)
+        x0, cond = self.x0[i], self.cond[i]
         with Tape() as tape:
-            loss = l_simple(self.schedule, self.eps_theta, self.x0[i], t, eps, self.cond[i], self.weight)
+            if c.objective == "mse":
+                loss = mse_loss(self.eps_theta, x0, cond)
+            else:
+                t, eps = sample_t(self.schedule, c.batch, rng), rng.standard_normal(x0.shape, dtype=np.float32)
+                loss = l_simple(self.schedule, self.eps_theta, x0, t, eps, cond, self.weight)
         tape.backward(loss)
         self.optimiser.step(flat_gradient(self.net.params), learning_rate(self.n, c.steps, c.lr, c.warmup))
         self.losses[self.n] = loss.data
@@ -93,15 +102,19 @@ class Run:
     def save(self):
         if not np.isfinite(self.net.theta).all():
             self.diverged()
-        arrays = {**self.trained_arrays(), "losses": self.losses[:self.n], "beta": self.schedule.beta[1:]}
-        checkpoint.save(self.path, arrays | self.normaliser._asdict(), {
-            "task": PUSHT.name, "config": vars(self.config), "update": self.n, "rng": self.rng.bit_generator.state,
-            "cpu_seconds": self.cpu_seconds(), "demos_sha256": self.fingerprint})
+        policy_arrays = {"ema": self.optimiser.ema, "beta": self.schedule.beta[1:], **self.normaliser._asdict()}
+        meta = {"task": PUSHT.name, "config": vars(self.config), "update": self.n, "cpu_seconds": self.cpu_seconds(),
+                "demos_sha256": self.fingerprint}
+        checkpoint.save(self.path, policy_arrays | self.trained_arrays() | {"losses": self.losses[:self.n]},
+                        meta | {"rng": self.rng.bit_generator.state})
+        if self.n == self.config.steps:
+            checkpoint.save(self.folder / "policy.npz", policy_arrays, meta)
 
     def restore(self, arrays, meta):
         """Go on from a checkpoint: the same arrays, counters and random state, so the same weights in the end."""
         if self.fingerprint != meta["demos_sha256"]:
-            raise ValueError(f"{self.config.demos}: not the demonstrations that {self.folder} was started with")
+            raise ValueError(f"{self.config.demos or EXPERT_DEMOS}: not the demonstrations that {self.folder} was "
+                             "started with")
         for name, array in self.trained_arrays().items():
             array[:] = arrays[name]
         self.n = self.optimiser.n = meta["update"]
@@ -122,13 +135,13 @@ def main():
     args, config, folder, saved = parse_arguments()
     keep_freed_memory()
     np.seterr(over="ignore", invalid="ignore")  # `diverged` says it better
-    data = demos.load(config.demos, PUSHT)
+    data = demos.load(config.demos or EXPERT_DEMOS, PUSHT)
     run = Run(config, folder, data)
     if saved:
         run.restore(*saved)
     else:
         checkpoint.write_json(folder / "config.json", vars(config))
-    print(f"{len(data.episode_ends)} demonstrations, {len(run.x0):,} windows{' (half mirrored)' * config.mirror}; "
+    print(f"{len(data.episode_ends):,} demonstrations, {len(run.x0):,} windows{' (half mirrored)' * config.mirror}; "
           f"{config.net} with {run.net.theta.size:,} parameters; {config.steps:,} steps; into {folder}/")
     train(run, args.save_every)
     print(f"trained in {run.cpu_seconds():.0f} CPU seconds "
@@ -163,7 +176,8 @@ def train(run, save_every):
 def score(run, seeds):
     """Score the finished policy on seeds for development, by ancestral sampling and by the quickest DDIM."""
     scores = {}
-    for name, options in {"ancestral": {}, "ddim": {"sampler": "ddim", "steps": min(4, run.schedule.T)}}.items():
+    samplers = {"ancestral": {}, "ddim": {"sampler": "ddim", "steps": min(4, run.schedule.T)}}
+    for name, options in (samplers if run.config.objective == "diffusion" else {"regression": {}}).items():
         trained, _ = policy.load(run.path, PUSHT, **options)
         with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as executor:
             scores[name] = rollout.summary(rollout.evaluate(
@@ -176,8 +190,9 @@ def draw(run, seeds):
     """The loss curve, as means over hundredths of the run, and the first episodes as a film strip."""
     width = max(1, run.n // 100)
     means = run.losses[:run.n // width * width].reshape(-1, width).mean(1)
+    title = "mean squared error" if run.config.objective == "mse" else f"L_simple, lambda = {run.config.weight}"
     chart.curves(run.folder / "loss.png", [("training loss", (np.arange(len(means)) + 0.5) * width, means)],
-                 f"L_simple, lambda = {run.config.weight}, {run.config.net}", "gradient step", "loss",
+                 f"{title}, {run.config.net}", "gradient step", "loss",
                  note=f"each point is a mean over {width} steps")
     print(f"picture: {run.folder / 'loss.png'}")
     if seeds:
@@ -211,8 +226,6 @@ def parse_arguments():
         return args, Config(**meta["config"]), Path(args.resume), (arrays, meta)
     config = Config(**given)
     config.width = config.width or {"mlp": 256, "conv": 64}[config.net]
-    if not config.demos:
-        parser.error("--demos FILE is needed: the demonstrations to learn from (README, 'Demonstrations')")
     if not config.ema < 1:
         parser.error(f"--ema must be below 1, not {config.ema}")
     if config.net == "conv" and config.width % 8:

@@ -2,12 +2,14 @@
 import numpy as np
 
 from . import checkpoint
+from .baselines import regression
 from .demos import Normaliser
 from .diffusion import SCHEDULES, Schedule, ancestral_sampling, prior
 from .nn import NETWORKS, Denoiser
 from .samplers import ddim_sampling
 
-SAMPLERS = {"ancestral": ancestral_sampling, "ddim": ddim_sampling}
+SAMPLERS = {"ancestral": ancestral_sampling, "ddim": ddim_sampling, "regression": regression}
+OBJECTIVES = {"diffusion": ("ancestral", "ddim"), "mse": ("regression",)}  # what was learned -> how to draw a plan from it
 
 
 def build(config, task, cond_dim, rng):
@@ -32,8 +34,12 @@ def load(path, task, **options):
     if not np.allclose(schedule.beta[1:], arrays["beta"]) or eps_theta.net.theta.shape != arrays["ema"].shape:
         raise ValueError(f"{path}: the schedule or the weights do not fit the config that stands beside them")
     eps_theta.net.theta[:] = arrays["ema"]
-    options = {"obs_horizon": config["obs_horizon"], "pred_horizon": config["pred_horizon"],
+    samplers = OBJECTIVES[config["objective"]]
+    options = {"obs_horizon": config["obs_horizon"], "pred_horizon": config["pred_horizon"], "sampler": samplers[0],
                "action_horizon": min(4, config["pred_horizon"]), "clip": config["clip"]} | options
+    if options["sampler"] in SAMPLERS and options["sampler"] not in samplers:
+        raise ValueError(f"{path}: trained by --objective {config['objective']}, so its plans come from the sampler "
+                         f"{' or '.join(samplers)}, not from {options['sampler']}")
     return DiffusionPolicy(eps_theta, Schedule(arrays["beta"]), task, normaliser, **options), meta
 
 

@@ -1,1 +1,5 @@
-"""PushT: the task. A round finger pushes a T-shaped block onto its goal; nothing in here knows how a policy is learned."""
+"""The task: push the T onto its goal. What comes with it: demonstrations by expert.py, and a policy trained on them."""
+from pathlib import Path
+
+EXPERT_DEMOS = Path(__file__).with_name("expert.npz")
+SHIPPED_POLICY = Path(__file__).with_name("policy.npz")
