@@ -41,7 +41,8 @@ def trained(tmp_path_factory, demos_file):
 
 def test_training_makes_the_whole_run_folder(trained, demos_file):
     folder = trained[0] / "run"
-    assert sorted(os.listdir(folder)) == ["checkpoint.npz", "config.json", "loss.png", "rollouts.png", "scores.json"]
+    assert sorted(os.listdir(folder)) == ["checkpoint.npz", "config.json", "loss.png", "policy.npz",
+                                          "rollouts.png", "scores.json"]
     config = json.loads((folder / "config.json").read_text())
     assert config["steps"] == 60 and config["width"] == 16 and config["T"] == 10 and config["net"] == "mlp"
     arrays, meta = checkpoint.load(folder / "checkpoint.npz")
@@ -78,12 +79,26 @@ def test_chains_and_plans_shorter_than_the_defaults_are_scored_too(demos_file, t
     assert result.returncode == 0 and "ddim:" in result.stdout, result.stderr
 
 
+def test_the_regression_baseline_trains_and_is_scored_by_the_same_commands(demos_file, tmp_path):
+    result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--objective", "mse", "--out", "run")
+    assert result.returncode == 0 and re.search(r"^regression: score", result.stdout, re.M), result.stderr
+    assert "regression, executing 4 of 16 actions" in run(tmp_path, "eval.py", "run", "--episodes", 1).stdout
+
+
+def test_the_policy_file_scores_like_the_checkpoint_and_is_much_smaller(trained):
+    folder = trained[0] / "run"
+    files = [folder / name for name in ("policy.npz", "checkpoint.npz")]
+    said = [run(trained[0], "eval.py", file, "--episodes", 2, "--max-steps", 30).stdout for file in files]
+    assert said[0].split("all\n")[1] == said[1].split("all\n")[1]
+    assert files[0].stat().st_size < 0.5 * files[1].stat().st_size
+
+
 def test_without_pygame_training_still_scores_and_says_what_is_missing(demos_file, tmp_path):
     (tmp_path / "pygame.py").write_text("raise ImportError('no pygame here')")
     result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--out", "run", PYTHONPATH=str(tmp_path))
     assert result.returncode == 0, result.stderr
     assert "pictures need pygame" in result.stdout and "next: " in result.stdout
-    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.npz", "config.json", "scores.json"]
+    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.npz", "config.json", "policy.npz", "scores.json"]
 
 
 def test_a_run_that_diverges_stops_in_words_and_its_last_good_checkpoint_loads(demos_file, tmp_path):
@@ -152,7 +167,7 @@ def test_a_stopped_run_saves_and_names_the_command_that_goes_on_to_the_same_weig
     assert int(said[1]) == done
     assert run(tmp_path, *shlex.split(said[2]), "--score-episodes", 0).returncode == 0
     assert_same_run(uninterrupted, tmp_path / "run")
-    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.npz", "config.json", "loss.png"]
+    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.npz", "config.json", "loss.png", "policy.npz"]
 
 
 def test_a_finished_run_resumes_to_itself(trained, tmp_path):
@@ -230,7 +245,6 @@ def test_help_explains_every_flag(script):
 
 
 @pytest.mark.parametrize("arguments, said", [
-    ("", "--demos FILE is needed"),
     ("--demos nowhere.npz", "train.py: nowhere.npz: no such file of demonstrations"),
     ("--demos notes.txt", "train.py: notes.txt: cannot be read as demonstrations"),
     ("--demos d.npz --lr -1", "--lr must be at least 1e-09, not -1.0"),
@@ -255,9 +269,10 @@ def test_train_refuses_what_it_cannot_do_in_a_sentence_and_leaves_nothing(argume
 
 
 @pytest.mark.parametrize("arguments, said", [
-    ("", "the following arguments are required: run"),
     ("nowhere", "eval.py: nowhere: no such checkpoint"),
     ("run --steps 3", "--steps belongs to --sampler ddim"),
+    ("run --sampler regression", "run/checkpoint.npz: trained by --objective diffusion, so its plans come from the sampler "
+                                 "ancestral or ddim, not from regression"),
     ("run --sampler ddim --steps 11", "eval.py: ddim takes 1 to T = 10 steps, not 11"),
     ("run --sampler ddim --eta 1.5", "--eta must be"),
     ("run --start-noise nan", "--start-noise must be"),
