@@ -5,6 +5,7 @@
     python eval.py runs/pusht-mlp-0 --sampler ddim --steps 4            the same by DDIM in 4 steps
     python eval.py runs/pusht-mlp-0 --episodes 500 --seed 300000 --json scores.json
     python eval.py runs/pusht-mlp-0 --film film.png                     a picture of the first episodes
+    python eval.py runs/pusht-mlp-0 --bound FILE                        how likely it finds other demonstrations
 
 Score is the mean over episodes of the highest min(coverage / 0.95, 1) that was reached; success is coverage above 0.95
 at some step. Seeds below 10,000 are for tuning; those from 100,000 on are for the result that you report.
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidiff import checkpoint, policy
+from minidiff import checkpoint, demos, policy
 from minidiff.progress import Progress
 from minidiff.pusht import SHIPPED_POLICY, rollout
 from minidiff.pusht.env import PushTEnv
@@ -46,6 +47,8 @@ def parse_arguments():
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one for each core)")
     parser.add_argument("--json", metavar="FILE", help="write every episode and the summary to FILE")
     parser.add_argument("--film", metavar="FILE", help="draw the first four episodes to FILE (PNG)")
+    parser.add_argument("--bound", metavar="DEMOS", help="no episodes: the variational bound of -log p(plan), eq. 10, on "
+                                                         "plans of a file of demonstrations that it was not trained on")
     args = parser.parse_args()
     for name in ("episodes", "workers", "max_steps"):
         if getattr(args, name) < 1:
@@ -69,6 +72,8 @@ def main():
     print("the policy that comes with minidiff" if args.run is None else path, end=": ")
     print(f"{meta['config']['net']}, {meta['update']:,} of {meta['config']['steps']:,} steps, "
           f"{meta['cpu_seconds']:.0f} CPU seconds, seed {meta['config']['seed']}")
+    if args.bound:
+        return bound(trained, args.bound)
     seeds = range(args.seed, args.seed + args.episodes)
     world = {"max_steps": args.max_steps, "seeding": args.seeding}
     started = time.monotonic()
@@ -90,6 +95,17 @@ def main():
         except RuntimeError as error:  # no pygame
             sys.exit(f"no picture {args.film}: {error}")
         print(f"picture: {args.film}")
+
+
+def bound(trained, path, plans=2000):
+    """Print the variational bound on some plans of a file of demonstrations, and where along the chain it comes from."""
+    rng = np.random.default_rng(0)
+    obs, actions = demos.windows(demos.load(path, PUSHT), trained.obs_horizon, trained.pred_horizon)
+    pick = rng.permutation(len(obs))[:plans]
+    terms = trained.bound(obs[pick], actions[pick], rng)
+    print(f"-log p(plan) <= {terms.sum():.3f} nats for each number of a plan, in standard deviations; "
+          f"{terms.sum() + trained.log_scale:.3f} in pixels  ({len(pick)} plans of {path})\n"
+          f"    L_0 {terms[0]:.3f}, L_1 .. L_T-1 {terms[1:-1].sum():.3f}, L_T {terms[-1]:.5f}")
 
 
 def plan_ms(trained):

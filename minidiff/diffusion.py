@@ -1,4 +1,4 @@
-"""The paper: noise schedule, forward process, posterior, training objective, reverse process.
+"""The paper: noise schedule, forward process, posterior, training objective, reverse process, variational bound.
 
 One convention everywhere: t runs 1..T as in the paper, and every table has T+1 entries with alpha_bar[0] = 1, so the
 code reads alpha_bar[t] and alpha_bar[t-1] and no index is ever shifted. "Eq." numbers are those of the table in the
@@ -115,16 +115,25 @@ def sample_t(schedule, batch, rng):
     return rng.integers(1, schedule.T + 1, batch)
 
 
-WEIGHTS = {
-    "uniform": lambda snr: np.ones_like(snr),  # Ho eq. 14: every timestep's eps error counts the same
-    "inverse-alpha-bar": lambda snr: np.minimum(1 + 1 / snr, 1e4),  # 1/alpha_bar: the error of v, see nn.Denoiser
-    "min-snr": lambda snr: np.minimum(snr, 5) / snr,  # Hang et al. 2023: the x_0 error, its SNR weight clipped at 5
+def bound_weight(schedule, variance="beta"):
+    """lambda(t) with which the eps error *is* the bound's error term: beta^2 / (2 sigma^2 alpha (1-alpha_bar)), a table
+    (T+1,), sigma^2 the variance of p_theta (Ho eq. 12). What else the terms hold does not depend on eps_theta."""
+    sigma2 = {"beta": schedule.beta, "beta-tilde": schedule.beta_tilde}[variance][1:]
+    with np.errstate(divide="ignore"):  # beta_tilde_1 = 0: the last step is deterministic, its density infinite
+        return _table(0, schedule.beta[1:]**2 / (2 * sigma2 * schedule.alpha[1:] * (1 - schedule.alpha_bar[1:])))
+
+
+WEIGHTS = {  # name -> function(schedule) -> lambda at t = 1..T, up to a factor
+    "uniform": lambda s: np.ones(s.T),  # Ho eq. 14: every timestep's eps error counts the same
+    "inverse-alpha-bar": lambda s: np.minimum(1 / s.alpha_bar[1:], 1e4),  # the error of v, see nn.Denoiser
+    "min-snr": lambda s: np.minimum(s.snr[1:], 5) / s.snr[1:],  # Hang et al. 2023: the x_0 error by its SNR, up to 5
+    "bound": lambda s: bound_weight(s)[1:],  # the variational bound with the variance beta, eq. 10
 }
 
 
 def loss_weight(schedule, name):
     """lambda(t) by its name in WEIGHTS as a table (T+1,), scaled to mean one over t = 1..T."""
-    weight = WEIGHTS[name](schedule.snr[1:])
+    weight = WEIGHTS[name](schedule)
     return _table(0, weight / weight.mean())
 
 
@@ -170,3 +179,36 @@ def ancestral_sampling(schedule, eps_theta, x_T, cond, rng, variance="beta-tilde
         if t > 1:
             x = x + np.sqrt(var) * rng.standard_normal(x.shape, dtype=x.dtype)
         yield x
+
+
+# ---- variational bound --------------------------------------------------------------------------------------------
+
+def gaussian_kl(mean, variance, other_mean, other_variance):
+    """KL(N(mean, variance) || N(other_mean, other_variance)) in nats, element by element."""
+    ratio = variance / other_variance
+    return 0.5 * (ratio - 1 - np.log(ratio) + (mean - other_mean) ** 2 / other_variance)
+
+
+def bound_term(schedule, eps_theta, x0, x_t, t, cond, variance="beta"):
+    """Eq. 9: one term of the bound (Ho eq. 5) for one t, in nats, element by element (B, H, D).
+
+        t = 2..T:  L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t))
+        t = 1:     L_0 = -log p_theta(x_0 | x_1), infinite with the variance beta-tilde, which is 0 there
+    """
+    mean, var = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance)
+    if t > 1:
+        return gaussian_kl(*q_posterior(schedule, x0, x_t, t), mean, var)
+    return 0.5 * (np.log(2 * np.pi * var) + (x0 - mean) ** 2 / var)
+
+
+def variational_bound(schedule, eps_theta, x0, cond, rng, variance="beta"):
+    """Eq. 10: terms [L_0, .., L_{T-1}, L_T] (T+1,) whose sum bounds -log p_theta(x_0), in nats for each number of x_0.
+
+    L_T = KL(q(x_T | x_0) || p(x_T)). Averages over the batch, with one draw of x_t for every term and sample.
+    Eq. 8: in expectation over x_0 the sum is KL(q(x_{0:T}) || p_theta(x_{0:T})) plus the entropy of q(x_0), which no
+    model can change: so to lower the bound is to lower that divergence, and it never falls below the entropy.
+    """
+    terms = [bound_term(schedule, eps_theta, x0, q_sample(schedule, x0, t, rng.standard_normal(x0.shape, dtype=x0.dtype)),
+                        t, cond, variance).mean() for t in range(1, schedule.T + 1)]
+    prior_term = gaussian_kl(*q_mean_variance(schedule, x0, schedule.T), 0, 1)
+    return np.array([*terms, prior_term.mean()], np.float64)

@@ -4,7 +4,7 @@ import numpy as np
 from . import checkpoint
 from .baselines import regression
 from .demos import Normaliser
-from .diffusion import SCHEDULES, Schedule, ancestral_sampling, prior
+from .diffusion import SCHEDULES, Schedule, ancestral_sampling, prior, variational_bound
 from .nn import NETWORKS, Denoiser
 from .samplers import ddim_sampling
 
@@ -69,3 +69,15 @@ class DiffusionPolicy:
         for x in self.sampler(self.schedule, self.eps_theta, x_T, cond, rng, clip=self.clip, **self.options):
             pass  # the last one is x_0
         return self.normaliser.actions(x, self.task.origin(obs))
+
+    def bound(self, obs, actions, rng):
+        """The terms (T+1,) of the variational bound (eq. 10) on demonstrated plans, actions (B, H, D) after obs.
+
+        Nats for each number of a plan, in the network's units; `log_scale` more if actions are in the task's.
+        """
+        x0 = self.normaliser.chunk(actions, self.task.origin(obs))
+        return variational_bound(self.schedule, self.eps_theta, x0, self.normaliser.cond(self.task.features(obs)), rng)
+
+    @property
+    def log_scale(self):
+        return float(np.log(self.normaliser.scale).mean())

@@ -56,7 +56,7 @@ def test_each_weight_turns_the_eps_error_into_the_error_it_is_named_for(s_t, x0,
     if 1 / ab < 1e4:  # the cap
         errors["inverse-alpha-bar"] = (v(x0, eps) - v(x0_guess, guess)) ** 2
     for name, error in errors.items():
-        assert WEIGHTS[name](schedule.snr[1:])[t - 1] * eps_error == pytest.approx(error, rel=1e-6, abs=1e-9 / ab)
+        assert WEIGHTS[name](schedule)[t - 1] * eps_error == pytest.approx(error, rel=1e-6, abs=1e-9 / ab)
 
 
 def test_t_is_uniform_on_1_to_T():
