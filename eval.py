@@ -39,7 +39,7 @@ def parse_arguments():
     parser.add_argument("--eta", type=float, help="ddim: 0 deterministic, 1 as noisy as ancestral (default: 0)")
     parser.add_argument("--variance", choices=("beta-tilde", "beta"), help="ancestral: Sigma_theta (default: beta-tilde)")
     parser.add_argument("--start-noise", type=float, help="standard deviation of x_T; below 1 plans vary less (default: 1)")
-    parser.add_argument("--action-horizon", type=int, help="actions carried out of each plan (default: 4)")
+    parser.add_argument("--action-horizon", type=int, help="actions carried out of each plan (default: 2)")
     parser.add_argument("--noise-seed", type=int, default=0, help="seed of the sampler's noise (default: 0)")
     parser.add_argument("--max-steps", type=int, default=300, help="length of an episode (default: 300)")
     parser.add_argument("--seeding", choices=("legacy", "modern"), default="legacy",

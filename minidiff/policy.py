@@ -36,7 +36,7 @@ def load(path, task, **options):
     eps_theta.net.theta[:] = arrays["ema"]
     samplers = OBJECTIVES[config["objective"]]
     options = {"obs_horizon": config["obs_horizon"], "pred_horizon": config["pred_horizon"], "sampler": samplers[0],
-               "action_horizon": min(4, config["pred_horizon"]), "clip": config["clip"]} | options
+               "action_horizon": min(2, config["pred_horizon"]), "clip": config["clip"]} | options
     if options["sampler"] in SAMPLERS and options["sampler"] not in samplers:
         raise ValueError(f"{path}: trained by --objective {config['objective']}, so its plans come from the sampler "
                          f"{' or '.join(samplers)}, not from {options['sampler']}")
@@ -51,7 +51,7 @@ class DiffusionPolicy:
     start_noise scales x_T: below 1 the plans are less diverse. clip: bound on the x_0 that the chain may aim at.
     """
 
-    def __init__(self, eps_theta, schedule, task, normaliser, obs_horizon=2, pred_horizon=16, action_horizon=4,
+    def __init__(self, eps_theta, schedule, task, normaliser, obs_horizon=2, pred_horizon=16, action_horizon=2,
                  sampler="ancestral", clip=4.0, start_noise=1.0, **options):
         if not 1 <= action_horizon <= pred_horizon:
             raise ValueError(f"action_horizon {action_horizon}: a plan has {pred_horizon} actions to choose from")

@@ -82,7 +82,7 @@ def test_chains_and_plans_shorter_than_the_defaults_are_scored_too(demos_file, t
 def test_the_regression_baseline_trains_and_is_scored_by_the_same_commands(demos_file, tmp_path):
     result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--objective", "mse", "--out", "run")
     assert result.returncode == 0 and re.search(r"^regression: score", result.stdout, re.M), result.stderr
-    assert "regression, executing 4 of 16 actions" in run(tmp_path, "eval.py", "run", "--episodes", 1).stdout
+    assert "regression, executing 2 of 16 actions" in run(tmp_path, "eval.py", "run", "--episodes", 1).stdout
 
 
 def test_the_policy_file_scores_like_the_checkpoint_and_is_much_smaller(trained):
