@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-import minidiff  # first: it decides how many threads NumPy's BLAS takes
+import minidiff
 from minidiff import demos, policy
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
