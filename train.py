@@ -33,6 +33,9 @@ from minidiff.pusht.features import PUSHT
 from minidiff.tensor import Tape
 
 
+SCORE_SEED = 5000  # a seed for tuning, and no start of the demonstrations that come with minidiff (those have 0..1199)
+
+
 def knob(default, help, least=None, choices=None):
     return dataclasses.field(default=default, metadata={"help": help, "least": least, "choices": choices})
 
@@ -147,9 +150,9 @@ def main():
     print(f"trained in {run.cpu_seconds():.0f} CPU seconds "
           f"({1000 * run.cpu_seconds() / config.steps:.1f} ms a step); weights in {run.path}")
     if args.score_episodes:
-        score(run, range(args.score_episodes))
+        score(run, range(SCORE_SEED, SCORE_SEED + args.score_episodes))
     try:
-        draw(run, range(min(4, args.score_episodes)))
+        draw(run, range(SCORE_SEED, SCORE_SEED + min(4, args.score_episodes)))
     except RuntimeError as error:
         print(f"no pictures: {error}")  # pygame is missing
     print(f"next: python eval.py {folder} --episodes 500 --seed 300000    (eval.py --help tells of faster samplers)")
@@ -212,7 +215,7 @@ def parse_arguments():
     parser.add_argument("--resume", metavar="FOLDER", help="continue the run in FOLDER, with its own config")
     parser.add_argument("--save-every", type=int, default=1000, help="steps between checkpoints (default: 1000)")
     parser.add_argument("--score-episodes", type=int, default=50,
-                        help="episodes, from seed 0, that score the policy at the end; 0 for none (default: 50)")
+                        help=f"episodes, from seed {SCORE_SEED}, that score the policy at the end; 0 for none (default: 50)")
     args = parser.parse_args()
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Config) if hasattr(args, f.name)}
     least = {f.name: f.metadata["least"] for f in dataclasses.fields(Config)} | {"save_every": 1, "score_episodes": 0}
