@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 import minidiff
 from minidiff import demos, policy
@@ -14,6 +14,7 @@ from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 
 settings.register_profile("minidiff", deadline=None, derandomize=True)  # the same examples on every machine
+settings.register_profile("hunt", settings.get_profile("minidiff"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("minidiff")
 
 ROOT = Path(minidiff.__file__).parents[1]
