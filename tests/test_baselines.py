@@ -8,7 +8,7 @@ from minidiff import policy
 from minidiff.baselines import mse_loss, regressed, regression
 from minidiff.optim import AdamW, flat_gradient
 from minidiff.pusht.features import PUSHT
-from minidiff.tensor import Tape
+from minidiff.tensor import Tape, Tensor
 
 COND = 3
 
@@ -27,6 +27,13 @@ def test_the_loss_is_the_mean_squared_distance_from_the_answer(batch, seed):
     answer = regressed(eps_theta, (8, 2), cond).data
     assert answer.shape == x0.shape
     np.testing.assert_allclose(mse_loss(eps_theta, x0, cond).data, ((answer - x0) ** 2).mean(), rtol=1e-5)
+
+
+def test_the_network_is_shown_no_noise_at_time_0():
+    _, eps_theta = make()
+    cond = np.random.default_rng(1).standard_normal((4, COND), np.float32)
+    shown = eps_theta.net(Tensor(np.zeros((4, 8, 2), np.float32)), np.repeat(eps_theta.embedding[:1], 4, 0), cond)
+    np.testing.assert_array_equal(regressed(eps_theta, (8, 2), cond).data, shown.data)
 
 
 def test_the_answer_comes_from_cond_alone_and_keeps_within_the_clip():
