@@ -74,6 +74,8 @@ def main():
     print(f"{meta['config']['net']}, {meta['update']:,} of {meta['config']['steps']:,} steps, "
           f"{meta['cpu_seconds']:.0f} CPU seconds, seed {meta['config']['seed']}")
     if args.bound:
+        if meta["config"]["objective"] != "diffusion":
+            raise ValueError(f"--bound: {path} was trained by --objective {meta['config']['objective']}; it has no p(plan)")
         return bound(trained, args.bound)
     seeds = range(args.seed, args.seed + args.episodes)
     world = {"max_steps": args.max_steps, "seeding": args.seeding}

@@ -224,6 +224,21 @@ def test_the_same_evaluation_twice_is_identical_whatever_the_workers(trained):
     assert evaluate(trained[0], "--sampler", "ddim", "--steps", 3, "--noise-seed", 1)["episodes"] != first["episodes"]
 
 
+def test_the_bound_is_the_sum_of_its_terms_and_pixels_only_shift_it(trained, demos_file):
+    result = run(trained[0], "eval.py", "run", "--bound", demos_file)
+    assert result.returncode == 0, result.stderr
+    total, pixels, *terms = map(float, re.search(
+        r"<= (\S+) nats .*; (\S+) in pixels .*\n +L_0 (\S+), L_1 .. L_T-1 (\S+), L_T (\S+)", result.stdout).groups())
+    assert total == pytest.approx(sum(terms), abs=2e-3)
+    scale = checkpoint.load(trained[0] / "run" / "checkpoint.npz")[0]["scale"]
+    assert pixels - total == pytest.approx(np.log(scale).mean(), abs=2e-3)
+
+
+def test_a_policy_that_regresses_has_no_bound(demos_file, tmp_path):
+    run(tmp_path, "train.py", "--demos", demos_file, *SMALL[:-1], 0, "--objective", "mse", "--out", "run")
+    assert "it has no p(plan)" in sentence(run(tmp_path, "eval.py", "run", "--bound", demos_file))
+
+
 def test_a_film_is_a_picture(trained):
     evaluate(trained[0], "--film", "film.png")
     assert is_png(trained[0] / "film.png")
