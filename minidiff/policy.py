@@ -80,4 +80,5 @@ class DiffusionPolicy:
 
     @property
     def log_scale(self):
+        """The mean log of what a plan's numbers were divided by: what a density in nats gains in the task's units."""
         return float(np.log(self.normaliser.scale).mean())
