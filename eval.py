@@ -6,6 +6,8 @@
     python eval.py runs/pusht-mlp-0 --episodes 500 --seed 300000 --json scores.json
     python eval.py runs/pusht-mlp-0 --film film.png                     a picture of the first episodes
     python eval.py runs/pusht-mlp-0 --bound FILE                        how likely it finds other demonstrations
+    python eval.py runs/pusht-mlp-0 --watch                             a window: see it think, take the T away from it
+    python eval.py --policy mouse --record FILE.npz                     a window: demonstrations of your own, by the mouse
 
 Score is the mean over episodes of the highest min(coverage / 0.95, 1) that was reached; success is coverage above 0.95
 at some step. Seeds below 10,000 are for tuning (the demonstrations that come with minidiff start from 0..1199); those
@@ -14,6 +16,7 @@ from 100,000 on are for the result that you report.
 import minidiff  # first: it decides how many threads NumPy's BLAS takes
 import argparse
 import concurrent.futures
+import contextlib
 import os
 import sys
 import time
@@ -23,7 +26,7 @@ import numpy as np
 
 from minidiff import checkpoint, demos, policy
 from minidiff.progress import Progress
-from minidiff.pusht import SHIPPED_POLICY, rollout
+from minidiff.pusht import SHIPPED_POLICY, draw, live, record, rollout, watch
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 
@@ -33,7 +36,8 @@ def parse_arguments():
     parser.add_argument("run", nargs="?", help="a run's folder, or a checkpoint (default: the policy that comes with "
                                                "minidiff, made by: python train.py --seed 0)")
     parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
-    parser.add_argument("--seed", type=int, default=5000, help="seed of the first episode; the next ones follow (default: 5000)")
+    parser.add_argument("--seed", type=int, help="seed of the first episode; the next ones follow (default: 5000; "
+                                                 "--record: one that the file does not have)")
     parser.add_argument("--sampler", choices=tuple(policy.SAMPLERS),
                         help="how a plan is drawn (default: ancestral; regression for a policy trained by --objective mse)")
     parser.add_argument("--steps", type=int, help="ddim: how many of the T timesteps to visit (default: 16)")
@@ -50,7 +54,18 @@ def parse_arguments():
     parser.add_argument("--film", metavar="FILE", help="draw the first four episodes to FILE (PNG)")
     parser.add_argument("--bound", metavar="DEMOS", help="no episodes: the variational bound of -log p(plan), eq. 10, on "
                                                          "plans of a file of demonstrations that it was not trained on")
+    parser.add_argument("--watch", action="store_true", help="no scores: a window in which the policy plays, with 16 plans at "
+                                                             "a time; the mouse drags and turns the T; h tells the keys")
+    parser.add_argument("--policy", choices=("mouse",), help="mouse: no trained policy, but you, in a window; with --record")
+    parser.add_argument("--record", metavar="FILE", help="--policy mouse: add the episodes to FILE (.npz), as "
+                                                         "demonstrations for train.py --demos")
     args = parser.parse_args()
+    if bool(args.policy) != bool(args.record) or not (args.record or ".npz").endswith(".npz"):
+        parser.error("--policy mouse and --record FILE.npz go together")
+    if (args.watch or args.record) and (args.json or args.film or args.bound or args.watch and args.record):
+        parser.error("a window shows; it takes no --json, --film or --bound, nor another window")
+    if args.seed is None and not args.record:
+        args.seed = 5000
     for name in ("episodes", "workers", "max_steps"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
@@ -65,6 +80,8 @@ def parse_arguments():
 
 def main():
     args = parse_arguments()
+    if args.record:
+        return play(lambda: record.Record(args.record, args.seed, args.seeding))
     path = Path(args.run or SHIPPED_POLICY)
     path = path / "checkpoint.npz" if path.is_dir() else path
     given = ("sampler", "action_horizon", "start_noise", "steps", "eta", "variance")
@@ -77,6 +94,9 @@ def main():
         if meta["config"]["objective"] != "diffusion":
             raise ValueError(f"--bound: {path} was trained by --objective {meta['config']['objective']}; it has no p(plan)")
         return bound(trained, args.bound)
+    if args.watch:
+        policies = {watch.label(trained): trained} | others(path, trained, options)
+        return play(lambda: watch.Watch(policies, args.seed, args.noise_seed, args.max_steps, args.seeding))
     seeds = range(args.seed, args.seed + args.episodes)
     world = {"max_steps": args.max_steps, "seeding": args.seeding}
     started = time.monotonic()
@@ -98,6 +118,29 @@ def main():
         except RuntimeError as error:  # no pygame
             sys.exit(f"no picture {args.film}: {error}")
         print(f"picture: {args.film}")
+
+
+def play(make):
+    """A window for the game that make() gives, until it is closed."""
+    try:
+        window = draw.Window()
+    except RuntimeError as error:  # no display, or no pygame
+        sys.exit(f"eval.py: {error}")
+    game = make()
+    live.play(game, window)
+    print(game.summary())
+
+
+def others(path, trained, options):
+    """The same policy by every other sampler that its training allows: label -> DiffusionPolicy."""
+    found = {}
+    for name in policy.SAMPLERS:
+        same = {key: options[key] for key in ("action_horizon", "start_noise") if key in options}
+        same |= {"steps": min(4, trained.schedule.T)} if name == "ddim" else {}
+        with contextlib.suppress(ValueError):
+            other, _ = policy.load(path, PUSHT, sampler=name, **same)
+            found[watch.label(other)] = other
+    return found
 
 
 def bound(trained, path, plans=2000):

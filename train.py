@@ -1,7 +1,7 @@
 """Train a diffusion policy on demonstrations of PushT, on a CPU, in minutes.
 
     python train.py                                 the main job: train, score the policy, draw
-    python train.py --demos FILE                    learn from other demonstrations than those that come with minidiff
+    python train.py --demos FILE ...                learn from other demonstrations than those that come with minidiff
     python train.py --net conv                      the convolutional denoiser instead of the MLP
     python train.py --resume runs/pusht-mlp-0       continue a run that was stopped, to exactly the same weights
 
@@ -43,8 +43,9 @@ def knob(default, help, least=None, choices=None):
 @dataclasses.dataclass
 class Config:
     """Everything that decides the weights of a run."""
-    demos: str = knob("", "demonstrations: .npz with state, action, episode_ends; or the original zarr, folder or zip "
-                          "(default: those of the scripted demonstrator, which come with minidiff)")
+    demos: str = knob("", "files of demonstrations, learned from all together: .npz with state, action, episode_ends; or "
+                          "the original zarr, folder or zip (default: those of the scripted demonstrator, "
+                          "minidiff/pusht/expert.npz)")
     objective: str = knob("diffusion", "diffusion, or mse: behaviour cloning by regression, to compare with",
                           choices=tuple(policy.OBJECTIVES))
     net: str = knob("mlp", "the denoiser", choices=tuple(NETWORKS))
@@ -138,7 +139,8 @@ def main():
     args, config, folder, saved = parse_arguments()
     keep_freed_memory()
     np.seterr(over="ignore", invalid="ignore")  # `diverged` says it better
-    data = demos.load(config.demos or EXPERT_DEMOS, PUSHT)
+    files = config.demos.split(os.pathsep) if config.demos else [EXPERT_DEMOS]
+    data = demos.join([demos.load(file, PUSHT) for file in files])
     run = Run(config, folder, data)
     if saved:
         run.restore(*saved)
@@ -210,6 +212,7 @@ def parse_arguments():
         text = f.metadata["help"] + (f" (default: {f.default})" if f.default != "" else "")
         kind = {"action": argparse.BooleanOptionalAction} if f.type is bool else {
             "type": f.type, "choices": f.metadata["choices"]}
+        kind |= {"nargs": "+", "metavar": "FILE"} if f.name == "demos" else {}
         parser.add_argument(flag(f.name), default=argparse.SUPPRESS, help=text, **kind)
     parser.add_argument("--out", help="the run's folder (default: runs/pusht-NET-SEED)")
     parser.add_argument("--resume", metavar="FOLDER", help="continue the run in FOLDER, with its own config")
@@ -217,6 +220,10 @@ def parse_arguments():
     parser.add_argument("--score-episodes", type=int, default=50,
                         help=f"episodes, from seed {SCORE_SEED}, that score the policy at the end; 0 for none (default: 50)")
     args = parser.parse_args()
+    if hasattr(args, "demos"):  # a config holds them as one text, as PATH holds folders
+        if any(os.pathsep in file for file in args.demos):
+            parser.error(f"--demos: a name with '{os.pathsep}' in it cannot be told from two names")
+        args.demos = os.pathsep.join(args.demos)
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Config) if hasattr(args, f.name)}
     least = {f.name: f.metadata["least"] for f in dataclasses.fields(Config)} | {"save_every": 1, "score_episodes": 0}
     for name, value in vars(args).items():

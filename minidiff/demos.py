@@ -135,6 +135,13 @@ def check(arrays, task, path="demonstrations"):
     return Demos(state.astype(np.float32), action.astype(np.float32), ends)
 
 
+def join(parts):
+    """Several Demos as one, in their order."""
+    rows = np.cumsum([0] + [len(part.state) for part in parts])
+    return Demos(np.concatenate([part.state for part in parts]), np.concatenate([part.action for part in parts]),
+                 np.concatenate([part.episode_ends + row for part, row in zip(parts, rows)]))
+
+
 def windows(demos, obs_horizon, pred_horizon):
     """Every row t as a training pair: observations t-obs_horizon+1..t and actions t..t+pred_horizon-1.
 

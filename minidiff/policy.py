@@ -63,12 +63,21 @@ class DiffusionPolicy:
 
     def plan(self, obs, rng):
         """obs: (B, obs_horizon, S); rng: a Generator, or anything with its standard_normal -> actions (B, H, D)."""
+        for x in self._chain(obs, rng):
+            pass  # the last one is x_0
+        return self.normaliser.actions(x, self.task.origin(obs))
+
+    def denoise(self, obs, rng):
+        """The same plans while they come out of the noise: yields actions (B, H, D) at each step of the chain, to watch."""
+        for x in self._chain(obs, rng):
+            yield self.normaliser.actions(x, self.task.origin(obs))
+
+    def _chain(self, obs, rng):
+        """x_T, .., x_0 (B, H, D), in the network's units, as the sampler yields them."""
         cond = self.normaliser.cond(self.task.features(obs))
         shape = (len(obs), self.pred_horizon, len(self.task.action_range))
         x_T = np.float32(self.start_noise) * prior(shape, rng)
-        for x in self.sampler(self.schedule, self.eps_theta, x_T, cond, rng, clip=self.clip, **self.options):
-            pass  # the last one is x_0
-        return self.normaliser.actions(x, self.task.origin(obs))
+        return self.sampler(self.schedule, self.eps_theta, x_T, cond, rng, clip=self.clip, **self.options)
 
     def bound(self, obs, actions, rng):
         """The terms (T+1,) of the variational bound (eq. 10) on demonstrated plans, actions (B, H, D) after obs.

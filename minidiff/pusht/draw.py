@@ -30,17 +30,8 @@ def frame(state, target=None, plans=None, trail=None, size=512):
     agent has been. Raises ValueError for other shapes and values that are not finite; RuntimeError without pygame.
     """
     pg, unit = _pygame(), ZOOM * size / WORLD_SIZE  # unit: drawn pixels per px of the world
-    state = _checked("state", state, (5,))
-    block, goal = keypoints(np.array([state[2:], GOAL_POSE]))[:, OUTLINE] * unit  # (9, 2) each
     canvas = _surface(pg, ZOOM * size, ZOOM * size, FLOOR)
-    _stroke(pg, canvas, np.array([[5, 506], [5, 5], [506, 5], [506, 506], [5, 506]]) * unit, GRID, 4 * unit)
-    pg.draw.polygon(canvas, GOAL, goal.tolist())
-    pg.draw.polygon(canvas, BLOCK, block.tolist())
-    _stroke(pg, canvas, block, BLUE, 2.5 * unit)
-    _stroke(pg, canvas, goal, GREEN, 2 * unit)  # over the block: it shows what is left to cover
-    if trail is not None and len(trail):
-        _stroke(pg, canvas, _checked("trail", trail, (None, 2)) * unit, ORANGE, 2.5 * unit)
-    pg.draw.circle(canvas, VERMILLION, (state[:2] * unit).tolist(), AGENT_RADIUS * unit)
+    world(pg, canvas, unit, state, trail)
     if plans is not None and np.size(plans):
         plans = _checked("plans", plans, (None, None, 2)) * unit
         layer = _surface(pg, ZOOM * size, ZOOM * size, (0, 0, 0, 0))
@@ -51,11 +42,30 @@ def frame(state, target=None, plans=None, trail=None, size=512):
             _stroke(pg, layer, end, (*INK, 150), 6 * unit)
         canvas.blit(layer, (0, 0))
     if target is not None:
-        target = _checked("target", target, (2,)) * unit
-        for color, width in ((PAPER, 6), (INK, 2.5)):  # the pale edge keeps it readable on every colour
-            for arm in (np.array([8, 8]) * unit, np.array([8, -8]) * unit):
-                _stroke(pg, canvas, np.array([target - arm, target + arm]), color, width * unit)
+        cross(pg, canvas, unit, target)
     return _shrunk(pg, canvas)
+
+
+def world(pg, canvas, unit, state, trail=None):
+    """Draw goal, block, trail and agent, as in `frame`, onto a canvas with `unit` pixels per px of the world."""
+    state = _checked("state", state, (5,))
+    block, goal = keypoints(np.array([state[2:], GOAL_POSE]))[:, OUTLINE] * unit  # (9, 2) each
+    _stroke(pg, canvas, np.array([[5, 506], [5, 5], [506, 5], [506, 506], [5, 506]]) * unit, GRID, 4 * unit)
+    pg.draw.polygon(canvas, GOAL, goal.tolist())
+    pg.draw.polygon(canvas, BLOCK, block.tolist())
+    _stroke(pg, canvas, block, BLUE, 2.5 * unit)
+    _stroke(pg, canvas, goal, GREEN, 2 * unit)  # over the block: it shows what is left to cover
+    if trail is not None and len(trail):
+        _stroke(pg, canvas, _checked("trail", trail, (None, 2)) * unit, ORANGE, 2.5 * unit)
+    pg.draw.circle(canvas, VERMILLION, (state[:2] * unit).tolist(), AGENT_RADIUS * unit)
+
+
+def cross(pg, canvas, unit, target):
+    """Draw the commanded position, (2,) px, as a cross."""
+    target = _checked("target", target, (2,)) * unit
+    for color, width in ((PAPER, 6), (INK, 2.5)):  # the pale edge keeps it readable on every colour
+        for arm in (np.array([8, 8]) * unit, np.array([8, -8]) * unit):
+            _stroke(pg, canvas, np.array([target - arm, target + arm]), color, width * unit)
 
 
 def film_strip(path, rows, size=160):
@@ -119,23 +129,34 @@ class Window:
         if driver.startswith("none") or driver in {"dummy", "offscreen"} - {os.environ.get("SDL_VIDEODRIVER")}:
             self.close()
             raise RuntimeError(f"no display for a live window (video driver: {driver}): run this on a machine with a "
-                               "screen, or save pictures instead: draw.film_strip, draw.save_png")
+                               "screen, or save pictures instead: eval.py --film FILE, draw.film_strip, draw.save_png")
         self.clock = self.pg.time.Clock()
+
+    def canvas(self, size):
+        """The surface, size = (width, height) px, that is on the screen after the next `pygame.display.flip()`."""
+        if self.screen is None or self.screen.get_size() != size:
+            self.screen = self.pg.display.set_mode(size)
+            self.pg.display.set_caption(self.title)
+        return self.screen
+
+    def events(self):
+        """What happened since the last call, as pygame's events. The window obeys the wish to close it, also Esc and q.
+
+        Call it often: a window whose events nobody takes is greyed out as "not responding".
+        """
+        pg, events = self.pg, self.pg.event.get() if self.open else []
+        if any(e.type == pg.QUIT or e.type == pg.KEYDOWN and e.key in (pg.K_ESCAPE, pg.K_q) for e in events):
+            self.close()
+        return events if self.open else []
 
     def show(self, frame):
         """Display frame, (height, width, 3) uint8. Returns False once the window was closed, also by Esc or q."""
-        pg, size = self.pg, (frame.shape[1], frame.shape[0])
         if not self.open:
             return False
-        if self.screen is None or self.screen.get_size() != size:
-            self.screen = pg.display.set_mode(size)
-            pg.display.set_caption(self.title)
-        pg.surfarray.blit_array(self.screen, frame.swapaxes(0, 1))
-        pg.display.flip()
+        self.pg.surfarray.blit_array(self.canvas((frame.shape[1], frame.shape[0])), frame.swapaxes(0, 1))
+        self.pg.display.flip()
         self.clock.tick(self.fps)
-        for event in pg.event.get():  # a window whose events nobody takes is greyed out as "not responding"
-            if event.type == pg.QUIT or event.type == pg.KEYDOWN and event.key in (pg.K_ESCAPE, pg.K_q):
-                self.close()
+        self.events()
         return self.open
 
     def close(self):

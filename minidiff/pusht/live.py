@@ -1,0 +1,103 @@
+"""What the windows share: the clock of the world, the loop that plays a game, and its picture.
+
+A game is a `Watch` (watch.py) or a `Record` (record.py). It has a `clock`, and `play` calls its `handle(event)`, for keys
+and mouse; its `update()`, for what is due, which answers whether there is more of it; and its `draw(screen)`.
+"""
+import math
+import time
+
+from . import draw
+from .draw import FLOOR, GREY, PAPER, VERMILLION
+from .env import WORLD_SIZE
+
+VIEW, PANEL = 640, 104  # px of the window: the world's side, and the height of the lines under it
+UNIT = VIEW / WORLD_SIZE  # px of the window per px of the world
+SMOOTH = 2  # the world is drawn this much larger, then averaged
+FRAME = 1 / 30  # s between two pictures
+
+
+class Clock:
+    """When the next step of the world is due. now: a function that returns seconds.
+
+    A step that comes more than half a period late is a dropped one, and the next is due a whole period after it. A
+    smaller delay is caught up.
+    """
+
+    def __init__(self, now=time.monotonic, period=0.1):
+        self.now, self.period, self.steps, self.dropped = now, period, 0, 0
+        self.restart()
+
+    def restart(self):
+        self.last = self.now()
+        self.due = self.last + self.period
+
+    def tick(self):
+        """The step is done now."""
+        now, self.steps = self.now(), self.steps + 1
+        if now > self.due + self.period / 2:
+            self.dropped += 1
+            self.restart()
+        else:
+            self.last, self.due = now, self.due + self.period
+
+    def left(self):
+        """Seconds until the next step is due; negative if it is late."""
+        return self.due - self.now()
+
+
+def play(game, window):
+    """Play until the window is closed, or Ctrl-C."""
+    pg, screen, shown = window.pg, window.canvas((VIEW, VIEW + PANEL)), -math.inf
+    try:
+        while window.open:
+            for event in window.events():
+                game.handle(event)
+            busy, now = game.update(), time.monotonic()
+            if window.open and now > shown + (3 * FRAME if busy else FRAME):  # the world's time goes before pictures
+                game.draw(screen)
+                pg.display.flip()
+                shown = now
+            elif not busy:
+                pg.time.wait(3)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        window.close()
+
+
+def key_name(event):
+    """A key's character, in lower case, or its name where it has none: "n", "+", "space", "right"."""
+    character = event.unicode.strip()
+    return character.lower() if character.isprintable() and character else draw._pygame().key.name(event.key)
+
+
+def picture(pg, screen, state, trail, marks):
+    """The world, with what marks(canvas, pixels per px of the world) adds to it, onto the upper part of the screen."""
+    canvas, unit = pg.Surface((SMOOTH * VIEW, SMOOTH * VIEW), 0, 32), SMOOTH * UNIT
+    canvas.fill(FLOOR)
+    draw.world(pg, canvas, unit, state, trail)
+    marks(canvas, unit)
+    screen.blit(pg.transform.smoothscale(canvas, (VIEW, VIEW)), (0, 0))
+
+
+def panel(pg, screen, first, word, second, keys):
+    """The lines under the world: first and word side by side, then second, then the keys."""
+    screen.fill(PAPER, (0, VIEW, VIEW, PANEL))
+    draw._put(screen, draw._text(pg, first, 20), 16, VIEW + 10)
+    draw._put(screen, draw._text(pg, word, 20, VERMILLION), VIEW - 16, VIEW + 10, across=1)
+    draw._put(screen, draw._text(pg, second, 15, GREY), 16, VIEW + 42)
+    draw._put(screen, draw._text(pg, keys, 15, GREY), 16, VIEW + 72)
+
+
+def overlay(pg, screen, keys, colours=()):
+    """A sheet over the world: rows of (key, what it does), and of (colour, what it stands for)."""
+    height = 26 * (len(keys) + len(colours)) + 40
+    sheet = draw._surface(pg, 460, height, (*PAPER, 235))
+    for i, (mark, text) in enumerate([*keys, *colours]):
+        y = 16 + 26 * i + (10 if i >= len(keys) else 0)
+        if isinstance(mark, str):
+            draw._put(sheet, draw._text(pg, mark, 16), 170, y, across=1)
+        else:
+            pg.draw.circle(sheet, mark, (160, y + 10), 7)
+        draw._put(sheet, draw._text(pg, text, 16, GREY), 190, y)
+    draw._put(screen, sheet, VIEW / 2, VIEW / 2, across=0.5, down=0.5)
