@@ -188,6 +188,16 @@ def test_a_run_does_not_resume_with_other_demonstrations(arrays, tmp_path):
     assert (tmp_path / "run" / "checkpoint.npz").read_bytes() == before
 
 
+def test_several_files_are_learned_from_together_and_a_resumed_run_finds_them_again(arrays, demos_file, tmp_path):
+    np.savez(tmp_path / "more.npz", **arrays)
+    first = run(tmp_path, "train.py", "--out", "run", *LONG, "--steps", 5, "--demos", demos_file, "more.npz")
+    assert first.returncode == 0 and first.stdout.startswith(f"{2 * len(arrays['episode_ends'])} demonstrations"), first.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["demos"] == f"{demos_file}{os.pathsep}more.npz"
+    assert run(tmp_path, "train.py", "--resume", "run", "--score-episodes", 0).returncode == 0
+    name = f"a{os.pathsep}b.npz"
+    assert "cannot be told from two names" in sentence(run(tmp_path, "train.py", "--demos", name), 2)
+
+
 def test_a_run_is_never_overwritten(trained, demos_file):
     before = (trained[0] / "run" / "checkpoint.npz").read_bytes()
     said = sentence(run(trained[0], "train.py", "--demos", demos_file, "--out", "run", *SMALL))

@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import Bomb
+from conftest import Bomb, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -407,3 +407,13 @@ def test_what_agent_and_block_are_to_each_other_does_not_depend_on_where_they_ar
     rotation = np.array([[c, s], [-s, c]])
     moved = np.concatenate([obs[..., :2] @ rotation, obs[..., 2:4] @ rotation, obs[..., 4:] + 0.7], -1)
     np.testing.assert_allclose(features(moved)[:, 10:13], features(obs)[:, 10:13], atol=1e-9)
+
+
+def test_files_are_joined_episode_by_episode(arrays):
+    parts = [demos.check(arrays, PUSHT), demos.check(play((12, 9), seed=5), PUSHT)]
+    joined = demos.join(parts)
+    assert joined.episode_ends.tolist() == [37, 87, 95, 139, 151, 160]
+    both = [demos.windows(part, 2, 8) for part in parts]
+    for together, one, other in zip(demos.windows(joined, 2, 8), *both):
+        assert np.array_equal(together, np.concatenate([one, other]))
+    assert all(a is b or np.array_equal(a, b) for a, b in zip(demos.join(parts[:1]), parts[0]))

@@ -1,13 +1,14 @@
 """What the windows share: the clock of the world, the loop that plays a game, and its picture.
 
-A game is a `Watch` (watch.py) or a `Record` (record.py). It has a `clock`, and `play` calls its `handle(event)`, for keys
-and mouse; its `update()`, for what is due, which answers whether there is more of it; and its `draw(screen)`.
+A game is a `Watch` (watch.py) or a `Record` (record.py). `play` calls its `handle(event)`, for keys and mouse; its
+`update()`, for what is due, which answers whether there is more of it; and its `draw(screen)`, where `fresh` says that the
+last picture is out of date.
 """
 import math
 import time
 
 from . import draw
-from .draw import FLOOR, GREY, PAPER, VERMILLION
+from .draw import FLOOR, GREY, INK, PAPER, VERMILLION
 from .env import WORLD_SIZE
 
 VIEW, PANEL = 640, 104  # px of the window: the world's side, and the height of the lines under it
@@ -52,11 +53,12 @@ def play(game, window):
         while window.open:
             for event in window.events():
                 game.handle(event)
+                game.fresh = True  # whatever it was: perhaps the window came back from under another
             busy, now = game.update(), time.monotonic()
-            if window.open and now > shown + (3 * FRAME if busy else FRAME):  # the world's time goes before pictures
+            if window.open and game.fresh and now > shown + (3 * FRAME if busy else FRAME):  # time goes before pictures
+                game.fresh, shown = False, now
                 game.draw(screen)
                 pg.display.flip()
-                shown = now
             elif not busy:
                 pg.time.wait(3)
     except KeyboardInterrupt:
@@ -81,23 +83,33 @@ def picture(pg, screen, state, trail, marks):
 
 
 def panel(pg, screen, first, word, second, keys):
-    """The lines under the world: first and word side by side, then second, then the keys."""
+    """The lines under the world: first and, at the right, word; then second; then the keys."""
     screen.fill(PAPER, (0, VIEW, VIEW, PANEL))
-    draw._put(screen, draw._text(pg, first, 20), 16, VIEW + 10)
-    draw._put(screen, draw._text(pg, word, 20, VERMILLION), VIEW - 16, VIEW + 10, across=1)
-    draw._put(screen, draw._text(pg, second, 15, GREY), 16, VIEW + 42)
-    draw._put(screen, draw._text(pg, keys, 15, GREY), 16, VIEW + 72)
+    shown = draw._text(pg, word, 20, VERMILLION)
+    draw._put(screen, shown, VIEW - 16, VIEW + 10, across=1)
+    draw._put(screen, _fitting(pg, first, 20, INK, VIEW - 48 - shown.get_width()), 16, VIEW + 10)
+    draw._put(screen, _fitting(pg, second, 15, GREY, VIEW - 32), 16, VIEW + 42)
+    draw._put(screen, _fitting(pg, keys, 15, GREY, VIEW - 32), 16, VIEW + 72)
+
+
+def _fitting(pg, text, size, color, width):
+    """A line of text, as much smaller as its width demands: fonts differ from machine to machine."""
+    while (line := draw._text(pg, text, size, color)).get_width() > width and size > 6:
+        size -= 1
+    return line
 
 
 def overlay(pg, screen, keys, colours=()):
     """A sheet over the world: rows of (key, what it does), and of (colour, what it stands for)."""
-    height = 26 * (len(keys) + len(colours)) + 40
-    sheet = draw._surface(pg, 460, height, (*PAPER, 235))
-    for i, (mark, text) in enumerate([*keys, *colours]):
+    marks = [draw._text(pg, key, 16) for key, _ in keys]
+    texts = [draw._text(pg, text, 16, GREY) for _, text in (*keys, *colours)]
+    middle = 24 + max(mark.get_width() for mark in marks)
+    sheet = draw._surface(pg, middle + 44 + max(text.get_width() for text in texts), 26 * len(texts) + 42, (*PAPER, 246))
+    for i, text in enumerate(texts):
         y = 16 + 26 * i + (10 if i >= len(keys) else 0)
-        if isinstance(mark, str):
-            draw._put(sheet, draw._text(pg, mark, 16), 170, y, across=1)
+        draw._put(sheet, text, middle + 20, y)
+        if i < len(keys):
+            draw._put(sheet, marks[i], middle, y, across=1)
         else:
-            pg.draw.circle(sheet, mark, (160, y + 10), 7)
-        draw._put(sheet, draw._text(pg, text, 16, GREY), 190, y)
+            pg.draw.circle(sheet, colours[i - len(keys)][0], (middle - 7, y + 10), 7)
     draw._put(screen, sheet, VIEW / 2, VIEW / 2, across=0.5, down=0.5)

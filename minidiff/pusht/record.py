@@ -23,7 +23,7 @@ GRASP = 22  # px from the agent's middle, within which the pointer takes it
 AFTERGLOW = 2.5  # s for which the end of an episode is shown: time to think better of it
 EMPTY = {"state": np.zeros((0, 5), np.float32), "action": np.zeros((0, 2), np.float32),
          "episode_ends": np.zeros(0, np.int64), "seed": np.zeros(0, np.int64)}
-HELP = (("pointer", "the agent follows it; outside the world, it waits"), ("Enter", "keep the episode as it is"),
+HELP = (("pointer", "takes the agent; outside the world, time stands still"), ("Enter", "keep the episode as it is"),
         ("x or Backspace", "throw the episode away; also one just kept"), ("h", "this help"), ("q or Esc", "quit"))
 
 
@@ -39,10 +39,7 @@ class Record:
         """Begin an episode. Time stands still until the pointer takes the agent."""
         state, info = self.env.reset(seed=int(seed))
         self.seed, self.coverage, self.states, self.actions = int(seed), info["coverage"], [state], []
-        self.pointer, self.in_hand, self.ended, self.kept = None, False, None, False
-        self.fill()
-
-    def fill(self):
+        self.pointer, self.in_hand, self.ended, self.kept, self.fresh = None, False, None, False, True
         self.episodes = len(read(self.path)["seed"])
 
     def update(self):
@@ -62,15 +59,14 @@ class Record:
         state, _, solved, _, info = self.env.step(self.pointer)
         self.states.append(state)
         self.actions.append(self.pointer)
-        self.coverage = info["coverage"]
+        self.coverage, self.fresh = info["coverage"], True
         if solved:
             self.keep(f"solved after {len(self.actions)} steps, and kept")
 
     def keep(self, words):
         """End the episode, into the file."""
         append(self.path, self.states[:-1], self.actions, self.seed)
-        self.ended, self.kept = (self.clock.now(), words), True
-        self.fill()
+        self.ended, self.kept, self.episodes = (self.clock.now(), words), True, self.episodes + 1
 
     def handle(self, event):
         """What a key or the mouse asks for; see HELP."""
@@ -79,13 +75,14 @@ class Record:
             x, y = event.pos
             inside = 0 <= x < VIEW and 0 <= y < VIEW
             self.pointer = (x / UNIT, y / UNIT) if inside else None
-            self.in_hand = inside and (self.in_hand or math.dist(self.pointer, self.states[-1][:2]) < GRASP)
+            near = inside and math.dist(self.pointer, self.states[-1][:2]) < GRASP
+            self.in_hand = inside and (self.in_hand or near and not self.help)
         elif event.type == pg.WINDOWLEAVE:
             self.pointer, self.in_hand = None, False
         elif event.type == pg.KEYDOWN:
             key = key_name(event)
             if key == "h":
-                self.help = not self.help
+                self.help, self.in_hand = not self.help, False
             elif key == "return" and self.actions and not self.ended:
                 self.keep("kept")
             elif key in ("x", "backspace"):
@@ -104,10 +101,11 @@ class Record:
 
         picture(pg, screen, self.states[-1], np.array(self.states)[:, :2], marks)
         word = self.ended[1] if self.ended else "recording" if self.in_hand else "waiting for you"
-        what = ("Push the blue T onto its green outline." if self.in_hand or self.ended else
+        what = ("The next start follows. Press x if this episode should not be kept after all." if self.kept else
+                "Push the blue T onto its green outline. To rest, take the pointer out of the world." if self.in_hand else
                 "Put the pointer on the ringed agent to take it; then it follows you, and everything is recorded.")
         panel(pg, screen, f"coverage {self.coverage:4.0%}    step {len(self.actions)}    "
-                          f"{self.episodes} in {Path(self.path).name}", word, what,
+                          f"{counted(self.episodes)} in {Path(self.path).name}", word, what,
               "x  throw this episode away     Enter  keep it unfinished     h  help     q  quit")
         if self.help:
             overlay(pg, screen, HELP, ((VERMILLION, "the agent"), (INK, "where it is sent"), (ORANGE, "where it has been")))
@@ -115,9 +113,12 @@ class Record:
     def summary(self):
         """What there is to say at the end: the command that trains on the file."""
         steps = len(read(self.path)["state"])
-        return (f"{self.episodes} episodes, {steps:,} steps in {self.path}; "
-                f"train on them: python train.py --demos {shlex.quote(str(self.path))}" if self.episodes else
-                "nothing was kept")
+        return (f"{counted(self.episodes)}, {steps:,} steps, in {self.path}; to train on it: "
+                f"python train.py --demos {shlex.quote(str(self.path))}" if self.episodes else "nothing was kept")
+
+
+def counted(episodes):
+    return f"{episodes} episode{'s' * (episodes != 1)}"
 
 
 def read(path):

@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from . import draw
-from .draw import GREEN, GREY, INK, ORANGE, PAPER, VERMILLION
+from .draw import BLUE, GREEN, GREY, INK, ORANGE, PAPER, VERMILLION
 from .env import CENTER_OF_GRAVITY, WORLD_SIZE, PushTEnv
 from .expert import distance, misfit, to_body, to_world
 from .live import UNIT, Clock, key_name, overlay, panel, picture
@@ -18,12 +18,13 @@ from .rollout import _latest
 CANDIDATES = 16
 PERIODS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05, 0.025)  # s per step, to choose from by - and +
 SLICE = 0.015  # s of denoising after which events get their turn
+TRAIL = 60  # steps for which one sees where the agent has been
 AFTERGLOW = 1.5  # s for which the end of an episode is shown
-REACH = (84.0, 428.0)  # where the mouse may put the T's centre of gravity: all of the T stays within the walls
+REACH = (85.0, 427.0)  # where the mouse may put the T's centre of gravity: all of the T stays within the walls
 HELP = (("space", "pause, or go on"), ("→ or .", "one step"), ("+  −", "faster, slower"), ("n", "another start"),
         ("c", "16 candidate plans, or a single one"), ("s", "the next sampler"), ("h", "this help"),
         ("q or Esc", "quit"), ("left button", "drag the T"), ("right button, wheel", "turn the T"))
-COLOURS = ((GREEN, "the goal"), (GREY, "candidate plans"), (INK, "the plan that was chosen"),
+COLOURS = ((GREEN, "the goal"), (BLUE, "the T"), (GREY, "candidate plans"), (INK, "the plan that was chosen"),
            (VERMILLION, "the agent, and its next actions"), (ORANGE, "where the agent has been"))
 
 
@@ -54,7 +55,7 @@ class Watch:
         policy = self.policies[self.name]
         obs = np.repeat(_latest(self.seen, policy.obs_horizon)[None], self.candidates, 0)
         self.chain, self.plans = policy.denoise(obs, self.rng), np.zeros((0, policy.pred_horizon, 2))
-        self.passed, self.spent, self.chosen, self.carried_out = 0, 0.0, None, 0
+        self.passed, self.spent, self.chosen, self.carried_out, self.fresh = 0, 0.0, None, 0, True
 
     def denoise(self):
         """One step of the chain, or, at its end, the choice of a plan."""
@@ -64,7 +65,7 @@ class Watch:
         else:
             self.chain, self.length = None, self.passed
             self.chosen = best_candidate(self.env.state, self.plans, self.scratch) if len(self.plans) > 1 else 0
-        self.spent += time.perf_counter() - began
+        self.spent, self.fresh = self.spent + time.perf_counter() - began, True
         if self.chain is None:
             self.decisions.append(1000 * self.spent)
 
@@ -94,6 +95,7 @@ class Watch:
             self.denoise()
         state, _, solved, _, info = self.env.step(self.plans[self.chosen][self.carried_out])
         self.coverage, self.steps, self.carried_out = info["coverage"], self.steps + 1, self.carried_out + 1
+        self.fresh = True
         self.seen.append(state)
         self.trail.append(state[:2])
         if solved or self.steps >= self.max_steps:
@@ -159,19 +161,21 @@ class Watch:
         state, info = self.env.reset(options={"state": [*self.env.state[:2], corner.real, corner.imag, angle],
                                               "order": "exact"})
         self.coverage, self.seen = info["coverage"], [state]
+        if self.paused:
+            self.decide()  # else the next plan comes soon enough
 
     # ---- the picture
 
     def draw(self, screen):
         K, policy, pg = self.candidates, self.policies[self.name], draw._pygame()
         upcoming = slice(self.carried_out, policy.action_horizon)
-        picture(pg, screen, self.env.state, self.trail, lambda canvas, unit: fan(
+        picture(pg, screen, self.env.state, self.trail[-TRAIL:], lambda canvas, unit: fan(
             pg, canvas, unit, self.plans, 0 if len(self.plans) == 1 else self.chosen, upcoming))
-        word = self.ended[1] if self.ended else "paused" if self.paused else "you hold the T" if self.grip else ""
-        plans = f"the best of {K} plans, each tried in the simulator" if K > 1 else "a single plan"
-        ms = f"{np.median(self.decisions[-20:]):.0f} ms a decision" if self.decisions else ""
+        word = self.ended[1] if self.ended else "you hold the T" if self.grip else "paused" if self.paused else ""
+        plans = f"{K} plans, the best one chosen by the simulator" if K > 1 else "a single plan"
+        ms = f"{np.median(self.decisions[-5:]):.0f} ms a decision" if self.decisions else ""
         panel(pg, screen, f"coverage {self.coverage:4.0%}    step {self.steps}    seed {self.seed}", word,
-              f"{self.name}: {plans}    {ms}    {1 / self.clock.period:.3g} steps a second",
+              f"{self.name}    {plans}    {ms}    {1 / self.clock.period:.3g} Hz",
               "space  pause     →  one step     s  sampler     c  candidates     n  new start     h  help     q  quit")
         if self.help:
             overlay(pg, screen, HELP, COLOURS)
