@@ -1,4 +1,5 @@
 """The two windows do what they say: keys, mouse, plans on the screen, the world's clock, and a file that never suffers."""
+import contextlib
 import os
 import re
 import signal
@@ -159,6 +160,8 @@ def test_space_pauses_and_the_point_steps_once(game):
     game.handle(key("space"))
     wait(game, 0.105)
     assert game.steps == 4 and game.clock.dropped == 0
+    game.handle(key("."))
+    assert game.steps == 5 and game.paused
 
 
 def test_plus_and_minus_change_the_speed_up_to_a_limit(game):
@@ -200,6 +203,18 @@ def test_the_window_closes_and_leaves_no_display_behind(game, window, close):
     live.play(game, window)
     assert not window.open and not pygame.display.get_init()
     assert re.fullmatch(r"0 steps on the clock, 0 dropped; median .* a decision", game.summary())
+
+
+def test_the_window_closes_when_something_goes_wrong_or_is_interrupted(game, window):
+    def update():
+        raise error
+
+    game.update = update
+    for error in (OSError(), KeyboardInterrupt()):
+        window = draw.Window()
+        with contextlib.suppress(OSError):
+            live.play(game, window)
+        assert not window.open and not pygame.display.get_init()
 
 
 # ---- the mouse and the T ------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ class Window:
         pg, events = self.pg, self.pg.event.get() if self.open else []
         if any(e.type == pg.QUIT or e.type == pg.KEYDOWN and e.key in (pg.K_ESCAPE, pg.K_q) for e in events):
             self.close()
-        return events if self.open else []
+        return events
 
     def show(self, frame):
         """Display frame, (height, width, 3) uint8. Returns False once the window was closed, also by Esc or q."""
