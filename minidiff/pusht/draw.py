@@ -4,6 +4,7 @@ The only file that imports pygame, and only when something is drawn: training an
 `Window` is drawn on plain surfaces, so it works where there is no display. Shapes are drawn ZOOM times too large and
 then averaged, which makes every edge smooth; text is added after that.
 """
+import functools
 import io
 import os
 import warnings
@@ -215,6 +216,7 @@ def _stroke(pg, surface, points, color, width):
         pg.draw.circle(surface, color, point, max(1, width / 2))
 
 
+@functools.lru_cache(32)  # most of what a window says stays as it is from picture to picture
 def _text(pg, text, size, color=INK):
     return pg.font.Font(pg.font.match_font(FONTS), size).render(str(text), True, color)
 

@@ -55,7 +55,8 @@ def play(game, window):
                 game.handle(event)
                 game.fresh = True  # whatever it was: perhaps the window came back from under another
             busy, now = game.update(), time.monotonic()
-            if window.open and game.fresh and now > shown + (3 * FRAME if busy else FRAME):  # time goes before pictures
+            rest = FRAME if not busy else 3 * FRAME if game.clock.left() > FRAME else 8 * FRAME  # time goes before pictures
+            if window.open and game.fresh and now > shown + rest:
                 game.fresh, shown = False, now
                 game.draw(screen)
                 pg.display.flip()
