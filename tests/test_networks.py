@@ -158,16 +158,17 @@ def test_theta_is_one_array_and_the_parameters_are_views_into_it(name):
     assert not np.allclose(net(Tensor(x), time_embedding(t), cond).data, before)
 
 
-@given(H=sizes, D=sizes, F=sizes, width=sizes, blocks=st.integers(0, 3), kernel=st.sampled_from([1, 3, 5]), hidden=sizes)
+@given(H=sizes, D=sizes, F=sizes, width=sizes, blocks=st.integers(0, 3), answers=st.integers(1, 2),
+       kernel=st.sampled_from([1, 3, 5]), hidden=sizes)
 @few
-def test_the_number_of_parameters(H, D, F, width, blocks, kernel, hidden):
-    rng, w, known = np.random.default_rng(0), width, EMBEDDING + F
+def test_the_number_of_parameters(H, D, F, width, blocks, answers, kernel, hidden):
+    rng, w, known, A = np.random.default_rng(0), width, EMBEDDING + F, answers * D
     block = 2 * w + 2 * (w * w + w)  # norm, two Linears
-    head = 2 * w + (w * w + w) + (w * H * D + H * D)
-    assert MLP((H, D), F, rng, w, blocks).theta.size == (H * D + known) * w + w + blocks * block + head
+    head = 2 * w + (w * w + w) + (w * H * A + H * A)
+    assert MLP((H, D), F, rng, w, blocks, answers).theta.size == (H * D + known) * w + w + blocks * block + head
     block = (hidden + 1) * 4 * w + 2 * (kernel * w * w + w)  # FiLM, two convolutions
-    around = (known + 1) * hidden + (hidden + 1) * H * w + kernel * D * w + w + 2 * w + w * D + D
-    assert ConvNet((H, D), F, rng, w, blocks, kernel, 1, hidden).theta.size == around + blocks * block
+    around = (known + 1) * hidden + (hidden + 1) * H * w + kernel * D * w + w + 2 * w + w * A + A
+    assert ConvNet((H, D), F, rng, w, blocks, answers, kernel, 1, hidden).theta.size == around + blocks * block
 
 
 @both_networks

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 METHOD = sorted((ROOT / "minidiff").glob("*.py"))
 # each file imports from lines above it only
-STOREYS = ["__init__", "tensor", "layers", "nn optim", "diffusion", "samplers baselines", "demos checkpoint progress",
+STOREYS = ["__init__", "tensor", "layers", "nn optim", "diffusion", "samplers guidance baselines", "demos checkpoint progress",
            "policy __main__"]
 TASK_STOREYS = ["__init__", "env", "features draw", "chart rollout expert", "collect"]
 STOREY = {name: height for height, names in enumerate(STOREYS) for name in names.split()}
