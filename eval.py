@@ -27,6 +27,9 @@ from minidiff.pusht import SHIPPED_POLICY, rollout
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 
+SAMPLER_OPTIONS = {"steps": ("ddim", "flow", "sde", "langevin"), "eta": ("ddim",), "variance": ("ancestral",),
+                   "repeats": ("langevin", "pc"), "size": ("langevin", "pc")}
+
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -36,9 +39,15 @@ def parse_arguments():
     parser.add_argument("--seed", type=int, default=5000, help="seed of the first episode; the next ones follow (default: 5000)")
     parser.add_argument("--sampler", choices=tuple(policy.SAMPLERS),
                         help="how a plan is drawn (default: ancestral; regression for a policy trained by --objective mse)")
-    parser.add_argument("--steps", type=int, help="ddim: how many of the T timesteps to visit (default: 16)")
+    parser.add_argument("--steps", type=int, help="ddim, flow, sde, langevin: how many of the T timesteps to visit "
+                                                  "(default: 16, 8, T, T)")
     parser.add_argument("--eta", type=float, help="ddim: 0 deterministic, 1 as noisy as ancestral (default: 0)")
-    parser.add_argument("--variance", choices=("beta-tilde", "beta"), help="ancestral: Sigma_theta (default: beta-tilde)")
+    parser.add_argument("--variance", choices=("beta-tilde", "beta", "learned"),
+                        help="ancestral: Sigma_theta (default: learned where it was, else beta-tilde)")
+    parser.add_argument("--repeats", type=int, help="langevin, pc: Langevin steps at each noise level (default: 2, 1)")
+    parser.add_argument("--size", type=float, help="langevin, pc: size of a Langevin step (default: 0.5, 0.1)")
+    parser.add_argument("--guidance", type=float, help="classifier-free: by how much more than in training the observation "
+                                                       "counts, for a policy trained with --drop-cond (default: 0)")
     parser.add_argument("--start-noise", type=float, help="standard deviation of x_T; below 1 plans vary less (default: 1)")
     parser.add_argument("--action-horizon", type=int, help="actions carried out of each plan (default: 2)")
     parser.add_argument("--noise-seed", type=int, default=0, help="seed of the sampler's noise (default: 0)")
@@ -54,12 +63,12 @@ def parse_arguments():
     for name in ("episodes", "workers", "max_steps"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    for name, most in {"start_noise": float("inf"), "eta": 1}.items():
+    for name, most in {"start_noise": float("inf"), "eta": 1, "size": 1, "repeats": 1000}.items():
         if getattr(args, name) is not None and not 0 <= getattr(args, name) <= most:
             parser.error(f"--{name.replace('_', '-')} must be from 0 to {most}")
-    for name, sampler in {"steps": "ddim", "eta": "ddim", "variance": "ancestral"}.items():
-        if getattr(args, name) is not None and (args.sampler or "ancestral") != sampler:
-            parser.error(f"--{name} belongs to --sampler {sampler}")
+    for name, samplers in SAMPLER_OPTIONS.items():
+        if getattr(args, name) is not None and (args.sampler or "ancestral") not in samplers:
+            parser.error(f"--{name} belongs to --sampler {' or '.join(samplers)}")
     return args
 
 
@@ -67,14 +76,14 @@ def main():
     args = parse_arguments()
     path = Path(args.run or SHIPPED_POLICY)
     path = path / "checkpoint.npz" if path.is_dir() else path
-    given = ("sampler", "action_horizon", "start_noise", "steps", "eta", "variance")
+    given = ("sampler", "action_horizon", "start_noise", "guidance", *SAMPLER_OPTIONS)
     options = {name: getattr(args, name) for name in given if getattr(args, name) is not None}
     trained, meta = policy.load(path, PUSHT, **options)
     print("the policy that comes with minidiff" if args.run is None else path, end=": ")
     print(f"{meta['config']['net']}, {meta['update']:,} of {meta['config']['steps']:,} steps, "
           f"{meta['cpu_seconds']:.0f} CPU seconds, seed {meta['config']['seed']}")
     if args.bound:
-        if meta["config"]["objective"] != "diffusion":
+        if meta["config"]["objective"] == "mse":
             raise ValueError(f"--bound: {path} was trained by --objective {meta['config']['objective']}; it has no p(plan)")
         return bound(trained, args.bound)
     seeds = range(args.seed, args.seed + args.episodes)
@@ -100,15 +109,20 @@ def main():
         print(f"picture: {args.film}")
 
 
-def bound(trained, path, plans=2000):
-    """Print the variational bound on some plans of a file of demonstrations, and where along the chain it comes from."""
+def bound(trained, path, plans=2000, exactly=32):
+    """Print the variational bound on some plans of a file of demonstrations, where along the chain it comes from, and on
+    a few of them the exact likelihood of the probability-flow ODE."""
     rng = np.random.default_rng(0)
     obs, actions = demos.windows(demos.load(path, PUSHT), trained.obs_horizon, trained.pred_horizon)
     pick = rng.permutation(len(obs))[:plans]
     terms = trained.bound(obs[pick], actions[pick], rng)
+    few = pick[:exactly]
+    exact = -trained.log_likelihood(obs[few], actions[few]).mean() / actions[0].size
+    bound = trained.bound(obs[few], actions[few], rng).sum()
     print(f"-log p(plan) <= {terms.sum():.3f} nats for each number of a plan, in standard deviations; "
           f"{terms.sum() + trained.log_scale:.3f} in pixels  ({len(pick)} plans of {path})\n"
-          f"    L_0 {terms[0]:.3f}, L_1 .. L_T-1 {terms[1:-1].sum():.3f}, L_T {terms[-1]:.5f}")
+          f"    L_0 {terms[0]:.3f}, L_1 .. L_T-1 {terms[1:-1].sum():.3f}, L_T {terms[-1]:.5f}\n"
+          f"exactly, along the probability-flow ODE: {exact:.3f} on {len(few)} of them, where the bound is {bound:.3f}")
 
 
 def plan_ms(trained):

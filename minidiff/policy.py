@@ -50,6 +50,8 @@ def load(path, task, **options):
         raise ValueError(f"{path}: guidance needs a network that was trained with --drop-cond above 0")
     if eps_theta.learned and options["sampler"] == "ancestral":
         options = {"variance": "learned"} | options
+    elif options.get("variance") == "learned" and not eps_theta.learned:
+        raise ValueError(f"{path}: trained by --objective {config['objective']}, which learns no variance")
     return DiffusionPolicy(eps_theta, Schedule(arrays["beta"]), task, normaliser, **options), meta
 
 
@@ -70,16 +72,16 @@ class DiffusionPolicy:
             raise ValueError(f"sampler '{sampler}': choose from {', '.join(SAMPLERS)}")
         self.eps_theta, self.schedule, self.task, self.normaliser = eps_theta, schedule, task, normaliser
         self.obs_horizon, self.pred_horizon, self.action_horizon = obs_horizon, pred_horizon, action_horizon
-        self.sampler, self.clip, self.start_noise, self.options = SAMPLERS[sampler], clip, start_noise, options
-        if guidance:
-            self.eps_theta = classifier_free(eps_theta, guidance)
+        self.sampler, self.clip, self.options = SAMPLERS[sampler], clip, options
+        self.start_noise, self.guidance = start_noise, guidance
 
     def plan(self, obs, rng):
         """obs: (B, obs_horizon, S); rng: a Generator, or anything with its standard_normal -> actions (B, H, D)."""
         cond = self.normaliser.cond(self.task.features(obs))
         shape = (len(obs), self.pred_horizon, len(self.task.action_range))
         x_T = np.float32(self.start_noise) * prior(shape, rng)
-        for x in self.sampler(self.schedule, self.eps_theta, x_T, cond, rng, clip=self.clip, **self.options):
+        eps_theta = classifier_free(self.eps_theta, self.guidance) if self.guidance else self.eps_theta
+        for x in self.sampler(self.schedule, eps_theta, x_T, cond, rng, clip=self.clip, **self.options):
             pass  # the last one is x_0
         return self.normaliser.actions(x, self.task.origin(obs))
 
