@@ -5,6 +5,9 @@
     python eval.py runs/pusht-mlp-0 --sampler ddim --steps 4            the same by DDIM in 4 steps
     python eval.py runs/pusht-mlp-0 --episodes 500 --seed 300000 --json scores.json
     python eval.py runs/pusht-mlp-0 --film film.png                     a picture of the first episodes
+    python eval.py runs/pusht-mlp-0 --candidates 16                     the best of 16 plans, tried in the simulator
+    python eval.py runs/pusht-mlp-0 --kick-block 50 45                  the block is kicked 50 px and 45 degrees
+    python eval.py --compare a.json b.json                              two of --json, episode by episode
     python eval.py runs/pusht-mlp-0 --bound FILE                        how likely it finds other demonstrations
 
 Score is the mean over episodes of the highest min(coverage / 0.95, 1) that was reached; success is coverage above 0.95
@@ -14,6 +17,7 @@ from 100,000 on are for the result that you report.
 import minidiff  # first: it decides how many threads NumPy's BLAS takes
 import argparse
 import concurrent.futures
+import json
 import os
 import sys
 import time
@@ -28,7 +32,7 @@ from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 
 SAMPLER_OPTIONS = {"steps": ("ddim", "flow", "sde", "langevin"), "eta": ("ddim",), "variance": ("ancestral",),
-                   "repeats": ("langevin", "pc"), "size": ("langevin", "pc")}
+                   "repeats": ("langevin", "pc"), "size": ("langevin", "pc"), "spread": ("regression", "mixture")}
 
 
 def parse_arguments():
@@ -49,6 +53,16 @@ def parse_arguments():
     parser.add_argument("--guidance", type=float, help="classifier-free: by how much more than in training the observation "
                                                        "counts, for a policy trained with --drop-cond (default: 0)")
     parser.add_argument("--start-noise", type=float, help="standard deviation of x_T; below 1 plans vary less (default: 1)")
+    parser.add_argument("--spread", type=float, help="regression, mixture: noise added to a plan, 1 as large as plans vary "
+                                                     "(default: 0)")
+    parser.add_argument("--candidates", type=int, default=1, help="plans drawn for each decision; each is tried in a copy "
+                        "of the simulator, which a policy alone does not have, and the best is kept (default: 1)")
+    parser.add_argument("--budget-ms", type=float, help="in place of --candidates: as many as can be tried in this time")
+    parser.add_argument("--kick-block", type=float, nargs=2, metavar=("PX", "DEGREES"), default=(0.0, 0.0),
+                        help="in mid-episode the block jumps so far and turns; 300 steps more from there")
+    parser.add_argument("--kick-agent", type=float, default=0.0, metavar="PX", help="in mid-episode the agent jumps")
+    parser.add_argument("--obs-noise", type=float, default=0.0, metavar="PX", help="noise on what the policy sees")
+    parser.add_argument("--delay", type=int, default=0, metavar="STEPS", help="from choosing an action to carrying it out")
     parser.add_argument("--action-horizon", type=int, help="actions carried out of each plan (default: 2)")
     parser.add_argument("--noise-seed", type=int, default=0, help="seed of the sampler's noise (default: 0)")
     parser.add_argument("--max-steps", type=int, default=300, help="length of an episode (default: 300)")
@@ -59,21 +73,26 @@ def parse_arguments():
     parser.add_argument("--film", metavar="FILE", help="draw the first four episodes to FILE (PNG)")
     parser.add_argument("--bound", metavar="DEMOS", help="no episodes: the variational bound of -log p(plan), eq. 10, on "
                                                          "plans of a file of demonstrations that it was not trained on")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="no episodes: two files of --json with the same "
+                        "seeds; the differences B - A with their intervals")
     args = parser.parse_args()
-    for name in ("episodes", "workers", "max_steps"):
+    for name in ("episodes", "workers", "max_steps", "candidates"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    for name, most in {"start_noise": float("inf"), "eta": 1, "size": 1, "repeats": 1000}.items():
-        if getattr(args, name) is not None and not 0 <= getattr(args, name) <= most:
+    for name, most in {"start_noise": float("inf"), "eta": 1, "size": 1, "repeats": 1000, "spread": 10, "budget_ms": 1e6,
+                       "kick_block": 512, "kick_agent": 512, "obs_noise": 512, "delay": 100}.items():
+        if getattr(args, name) is not None and not all(0 <= value <= most for value in np.atleast_1d(getattr(args, name))):
             parser.error(f"--{name.replace('_', '-')} must be from 0 to {most}")
     for name, samplers in SAMPLER_OPTIONS.items():
-        if getattr(args, name) is not None and (args.sampler or "ancestral") not in samplers:
+        if getattr(args, name) is not None and args.sampler not in (samplers if args.sampler else (*samplers, None)):
             parser.error(f"--{name} belongs to --sampler {' or '.join(samplers)}")
     return args
 
 
 def main():
     args = parse_arguments()
+    if args.compare:
+        return compare(*args.compare)
     path = Path(args.run or SHIPPED_POLICY)
     path = path / "checkpoint.npz" if path.is_dir() else path
     given = ("sampler", "action_horizon", "start_noise", "guidance", *SAMPLER_OPTIONS)
@@ -83,11 +102,15 @@ def main():
     print(f"{meta['config']['net']}, {meta['update']:,} of {meta['config']['steps']:,} steps, "
           f"{meta['cpu_seconds']:.0f} CPU seconds, seed {meta['config']['seed']}")
     if args.bound:
-        if meta["config"]["objective"] == "mse":
+        if meta["config"]["objective"] in policy.BASELINES:
             raise ValueError(f"--bound: {path} was trained by --objective {meta['config']['objective']}; it has no p(plan)")
         return bound(trained, args.bound)
     seeds = range(args.seed, args.seed + args.episodes)
-    world = {"max_steps": args.max_steps, "seeding": args.seeding}
+    world = {"max_steps": args.max_steps, "seeding": args.seeding, "candidates": args.candidates,
+             "budget_ms": args.budget_ms}
+    disturb = {name: getattr(args, name) for name in ("kick_block", "kick_agent", "obs_noise", "delay")}
+    if any(map(np.any, disturb.values())):
+        world["disturb"] = disturb
     started = time.monotonic()
     with concurrent.futures.ProcessPoolExecutor(args.workers) as executor:
         episodes = rollout.evaluate(trained, seeds, executor, args.noise_seed, Progress("episodes", len(seeds)).show,
@@ -95,6 +118,9 @@ def main():
     result = rollout.summary(episodes) | {"seconds": time.monotonic() - started, "plan_ms": plan_ms(trained)}
     how = [trained.sampler.__name__.removesuffix("_sampling")]
     how += [f"{name.replace('_', ' ')} {options[name]}" for name in given[2:] if name in options]
+    how += [f"{name.replace('_', ' ')} {value}" for name, value in world.get("disturb", {}).items() if np.any(value)]
+    if result["decision_ms"] is not None:
+        how += [f"the best of {result['candidates']:.0f} plans tried in the simulator, {result['decision_ms']:.0f} ms a decision"]
     print(f"{', '.join(how)}, executing {trained.action_horizon} of {trained.pred_horizon} actions: "
           f"{result['plan_ms']:.0f} ms a plan, {result['seconds']:.0f} s in all\n{rollout.sentence(result)}")
     if args.json:
@@ -107,6 +133,21 @@ def main():
         except RuntimeError as error:  # no pygame
             sys.exit(f"no picture {args.film}: {error}")
         print(f"picture: {args.film}")
+
+
+def compare(a, b):
+    """Print the paired difference of two files of --json."""
+    sheets = []
+    for path in (a, b):
+        try:
+            sheets.append([rollout.Episode(**episode) for episode in json.loads(Path(path).read_text())["episodes"]])
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f"{path}: not a file that eval.py --json wrote") from None
+    d = rollout.compare(*sheets)
+    print(f"{b} against {a}, {d['n']} episodes in both:\n"
+          f"score {d['score']:+.4f} [{d['score_ci95'][0]:+.4f}, {d['score_ci95'][1]:+.4f}]   success {100 * d['success']:+.1f} "
+          f"[{100 * d['success_ci95'][0]:+.1f}, {100 * d['success_ci95'][1]:+.1f}] points   "
+          f"(only the first succeeds: {d['only_a']}, only the second: {d['only_b']})")
 
 
 def bound(trained, path, plans=2000, exactly=32):

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from minidiff import checkpoint, demos, policy
-from minidiff.baselines import mse_loss
+from minidiff.baselines import mixture_loss, mse_loss
 from minidiff.diffusion import SCHEDULES, WEIGHTS, l_hybrid, l_simple, l_vlb, loss_weight, sample_t
 from minidiff.nn import NETWORKS
 from minidiff.optim import AdamW, flat_gradient, keep_freed_memory, learning_rate
@@ -46,7 +46,8 @@ class Config:
     demos: str = knob("", "demonstrations: .npz with state, action, episode_ends; or the original zarr, folder or zip "
                           "(default: those of the scripted demonstrator, which come with minidiff)")
     objective: str = knob("simple", "simple: L_simple; hybrid: with a learned variance; bound: the variational bound; "
-                                    "mse: behaviour cloning by regression, to compare with", choices=policy.OBJECTIVES)
+                                    "to compare with, mse: behaviour cloning by regression; mixture: of Gaussians",
+                          choices=policy.OBJECTIVES)
     net: str = knob("mlp", "the denoiser", choices=tuple(NETWORKS))
     width: int = knob(0, "units of a layer; 0: 256 for mlp, 64 for conv", least=0)
     blocks: int = knob(3, "residual blocks", least=1)
@@ -93,7 +94,8 @@ class Run:
         draw = self.schedule, self.eps_theta, x0, t, eps, cond
         with Tape() as tape:
             loss = {"simple": lambda: l_simple(*draw, self.weight), "hybrid": lambda: l_hybrid(*draw, self.weight),
-                    "bound": lambda: l_vlb(*draw), "mse": lambda: mse_loss(self.eps_theta, x0, cond)}[c.objective]()
+                    "bound": lambda: l_vlb(*draw), "mse": lambda: mse_loss(self.eps_theta, x0, cond),
+                    "mixture": lambda: mixture_loss(self.eps_theta, x0, cond)}[c.objective]()
         tape.backward(loss)
         self.optimiser.step(flat_gradient(self.net.params), learning_rate(self.n, c.steps, c.lr, c.warmup))
         self.losses[self.n] = loss.data
@@ -182,7 +184,9 @@ def score(run, seeds):
     """Score the finished policy on seeds for development, by ancestral sampling and by the quickest DDIM."""
     scores = {}
     samplers = {"ancestral": {}, "ddim": {"sampler": "ddim", "steps": min(4, run.schedule.T)}}
-    for name, options in (samplers if run.config.objective != "mse" else {"regression": {}}).items():
+    if run.config.objective in policy.BASELINES:
+        samplers = {policy.BASELINES[run.config.objective][0]: {}}
+    for name, options in samplers.items():
         trained, _ = policy.load(run.path, PUSHT, **options)
         with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as executor:
             scores[name] = rollout.summary(rollout.evaluate(
@@ -196,7 +200,7 @@ def draw(run, seeds):
     width = max(1, run.n // 100)
     means = run.losses[:run.n // width * width].reshape(-1, width).mean(1)
     title = {"simple": f"L_simple, lambda = {run.config.weight}", "hybrid": f"L_hybrid, lambda = {run.config.weight}",
-             "bound": "L_vlb", "mse": "mean squared error"}[run.config.objective]
+             "bound": "L_vlb", "mse": "mean squared error", "mixture": "-log p"}[run.config.objective]
     chart.curves(run.folder / "loss.png", [("training loss", (np.arange(len(means)) + 0.5) * width, means)],
                  f"{title}, {run.config.net}", "gradient step", "loss",
                  note=f"each point is a mean over {width} steps")

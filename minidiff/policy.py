@@ -2,7 +2,7 @@
 import numpy as np
 
 from . import checkpoint
-from .baselines import regression
+from .baselines import COMPONENTS, mixture, regression, shooting
 from .demos import Normaliser
 from .diffusion import SCHEDULES, Schedule, ancestral_sampling, prior, variational_bound
 from .guidance import classifier_free
@@ -11,15 +11,18 @@ from .samplers import (annealed_langevin, ddim_sampling, log_likelihood, predict
                        reverse_sde)
 
 SAMPLERS = {"ancestral": ancestral_sampling, "ddim": ddim_sampling, "sde": reverse_sde, "flow": probability_flow,
-            "langevin": annealed_langevin, "pc": predictor_corrector, "regression": regression}
-OBJECTIVES = ("simple", "hybrid", "bound", "mse")  # what a network is trained on; hybrid and bound learn the variance too
+            "langevin": annealed_langevin, "pc": predictor_corrector, "regression": regression, "mixture": mixture,
+            "shooting": shooting}
+BASELINES = {"mse": ["regression", "shooting"], "mixture": ["mixture", "shooting"]}  # objective -> samplers
+OBJECTIVES = ("simple", "hybrid", "bound", *BASELINES)  # what is trained; hybrid and bound learn the variance too
 
 
 def build(config, task, cond_dim, rng):
     """The noise schedule and a fresh denoiser for a config (a dict, see train.py) -> schedule, eps_theta."""
     schedule = SCHEDULES[config["schedule"]](config["T"])
     learned = config["objective"] in ("hybrid", "bound")
-    net = NETWORKS[config["net"]](chunk_shape(config, task), cond_dim, rng, config["width"], config["blocks"], 1 + learned)
+    answers = 3 * COMPONENTS if config["objective"] == "mixture" else 1 + learned
+    net = NETWORKS[config["net"]](chunk_shape(config, task), cond_dim, rng, config["width"], config["blocks"], answers)
     return schedule, Denoiser(net, schedule.alpha_bar, config["skip"], learned)
 
 
@@ -40,7 +43,7 @@ def load(path, task, **options):
     eps_theta.net.theta[:] = arrays["ema"]
     for param in eps_theta.net.params.values():
         param.needs_grad = False  # from here on gradients go to samples, not to weights
-    samplers = ["regression"] if config["objective"] == "mse" else [name for name in SAMPLERS if name != "regression"]
+    samplers = BASELINES.get(config["objective"], [s for s in SAMPLERS if s not in ("regression", "mixture")])
     options = {"obs_horizon": config["obs_horizon"], "pred_horizon": config["pred_horizon"], "sampler": samplers[0],
                "action_horizon": min(2, config["pred_horizon"]), "clip": config["clip"]} | options
     if options["sampler"] in SAMPLERS and options["sampler"] not in samplers:
