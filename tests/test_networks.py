@@ -308,3 +308,17 @@ def test_a_fresh_denoiser_works_in_float32_and_off_the_tape(name):
     x_t, t, cond = random_batch()
     y = denoiser(x_t.astype(np.float32), t, cond.astype(np.float32))
     assert y.dtype == np.float32 and not y.needs_grad
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_of_two_answers_the_first_is_the_noise_and_the_second_the_variance(skip):
+    """eps from F as with one answer; v = (1 + second)/2, which is 1/2, between the two fixed variances, at 0."""
+    x, t, cond = random_batch()
+    alpha_bar = np.linspace(1, 0.1, 101)
+    F, second = np.random.default_rng(0).standard_normal((2, *x.shape), np.float32)
+    two = Denoiser(lambda *_: Tensor(np.concatenate([F, second], 2)), alpha_bar, skip, learned=True)
+    one = Denoiser(lambda *_: Tensor(F), alpha_bar, skip)
+    eps, v = two.with_variance(x, t, cond)
+    np.testing.assert_array_equal(eps.data, one(x, t, cond).data)
+    np.testing.assert_allclose(v.data, (1 + second) / 2, rtol=1e-6)
+    assert one.with_variance(x, t, cond)[1] is None

@@ -214,6 +214,14 @@ def test_annealed_langevin_comes_the_closer_to_the_data_the_smaller_and_more_its
 
 @given(named_schedules, numbers)
 @settings(max_examples=20)
+def test_langevin_dynamics_end_in_a_finished_sample_without_noise(schedule, m):
+    """On a point mass whatever is left of the noise at t = 1 is seen and taken away."""
+    *_, x = annealed_langevin(schedule, gaussian_denoiser(schedule, m, 0), one([-1, 2]), None, np.random.default_rng(0))
+    assert x == pytest.approx(m, abs=1e-9)
+
+
+@given(named_schedules, numbers)
+@settings(max_examples=20)
 def test_a_predictor_without_a_corrector_is_ancestral_sampling(schedule, m):
     eps_theta, x_T = mixture_denoiser(schedule, (0.4, 0.6), (m, 1.2), (0.2, 0.3)), one([-1, 0.4])
     chains = (predictor_corrector(schedule, eps_theta, x_T, None, np.random.default_rng(2), repeats=0),

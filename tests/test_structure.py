@@ -10,7 +10,7 @@ METHOD = sorted((ROOT / "minidiff").glob("*.py"))
 # each file imports from lines above it only
 STOREYS = ["__init__", "tensor", "layers", "nn optim", "diffusion", "samplers guidance baselines", "demos checkpoint progress",
            "policy __main__"]
-TASK_STOREYS = ["__init__", "env", "features draw disturb", "chart expert", "candidates collect", "rollout"]
+TASK_STOREYS = ["__init__", "env", "features draw disturb", "chart expert", "candidates", "rollout", "collect modes"]
 STOREY = {name: height for height, names in enumerate(STOREYS) for name in names.split()}
 TASK_STOREY = {name: height for height, names in enumerate(TASK_STOREYS) for name in names.split()}
 
