@@ -5,6 +5,9 @@
     python eval.py runs/pusht-mlp-0 --sampler ddim --steps 4            the same by DDIM in 4 steps
     python eval.py runs/pusht-mlp-0 --episodes 500 --seed 300000 --json scores.json
     python eval.py runs/pusht-mlp-0 --film film.png                     a picture of the first episodes
+    python eval.py runs/pusht-mlp-0 --candidates 16                     the best of 16 plans, tried in the simulator
+    python eval.py runs/pusht-mlp-0 --kick-block 50 45                  the block is kicked 50 px and 45 degrees
+    python eval.py --compare a.json b.json                              two of --json, episode by episode
     python eval.py runs/pusht-mlp-0 --bound FILE                        how likely it finds other demonstrations
     python eval.py runs/pusht-mlp-0 --watch                             a window: see it think, take the T away from it
     python eval.py --policy mouse --record FILE.npz                     a window: demonstrations of your own, by the mouse
@@ -17,6 +20,7 @@ import minidiff  # first: it decides how many threads NumPy's BLAS takes
 import argparse
 import concurrent.futures
 import contextlib
+import json
 import os
 import sys
 import time
@@ -30,6 +34,9 @@ from minidiff.pusht import SHIPPED_POLICY, draw, live, record, rollout, watch
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 
+SAMPLER_OPTIONS = {"steps": ("ddim", "flow", "sde", "langevin"), "eta": ("ddim",), "variance": ("ancestral",),
+                   "repeats": ("langevin", "pc"), "size": ("langevin", "pc"), "spread": ("regression", "mixture")}
+
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,10 +47,26 @@ def parse_arguments():
                                                  "--record: one that the file does not have)")
     parser.add_argument("--sampler", choices=tuple(policy.SAMPLERS),
                         help="how a plan is drawn (default: ancestral; regression for a policy trained by --objective mse)")
-    parser.add_argument("--steps", type=int, help="ddim: how many of the T timesteps to visit (default: 16)")
+    parser.add_argument("--steps", type=int, help="ddim, flow, sde, langevin: how many of the T timesteps to visit "
+                                                  "(default: 16, 8, T, T)")
     parser.add_argument("--eta", type=float, help="ddim: 0 deterministic, 1 as noisy as ancestral (default: 0)")
-    parser.add_argument("--variance", choices=("beta-tilde", "beta"), help="ancestral: Sigma_theta (default: beta-tilde)")
+    parser.add_argument("--variance", choices=("beta-tilde", "beta", "learned"),
+                        help="ancestral: Sigma_theta (default: learned where it was, else beta-tilde)")
+    parser.add_argument("--repeats", type=int, help="langevin, pc: Langevin steps at each noise level (default: 2, 1)")
+    parser.add_argument("--size", type=float, help="langevin, pc: size of a Langevin step (default: 0.5, 0.1)")
+    parser.add_argument("--guidance", type=float, help="classifier-free: by how much more than in training the observation "
+                                                       "counts, for a policy trained with --drop-cond (default: 0)")
     parser.add_argument("--start-noise", type=float, help="standard deviation of x_T; below 1 plans vary less (default: 1)")
+    parser.add_argument("--spread", type=float, help="regression, mixture: noise added to a plan, 1 as large as plans vary "
+                                                     "(default: 0)")
+    parser.add_argument("--candidates", type=int, default=1, help="plans drawn for each decision; each is tried in a copy "
+                        "of the simulator, which a policy alone does not have, and the best is kept (default: 1)")
+    parser.add_argument("--budget-ms", type=float, help="in place of --candidates: as many as can be tried in this time")
+    parser.add_argument("--kick-block", type=float, nargs=2, metavar=("PX", "DEGREES"), default=(0.0, 0.0),
+                        help="in mid-episode the block jumps so far and turns; 300 steps more from there")
+    parser.add_argument("--kick-agent", type=float, default=0.0, metavar="PX", help="in mid-episode the agent jumps")
+    parser.add_argument("--obs-noise", type=float, default=0.0, metavar="PX", help="noise on what the policy sees")
+    parser.add_argument("--delay", type=int, default=0, metavar="STEPS", help="from choosing an action to carrying it out")
     parser.add_argument("--action-horizon", type=int, help="actions carried out of each plan (default: 2)")
     parser.add_argument("--noise-seed", type=int, default=0, help="seed of the sampler's noise (default: 0)")
     parser.add_argument("--max-steps", type=int, default=300, help="length of an episode (default: 300)")
@@ -54,27 +77,32 @@ def parse_arguments():
     parser.add_argument("--film", metavar="FILE", help="draw the first four episodes to FILE (PNG)")
     parser.add_argument("--bound", metavar="DEMOS", help="no episodes: the variational bound of -log p(plan), eq. 10, on "
                                                          "plans of a file of demonstrations that it was not trained on")
-    parser.add_argument("--watch", action="store_true", help="no scores: a window in which the policy plays, with 16 plans at "
-                                                             "a time; the mouse drags and turns the T; h tells the keys")
+    parser.add_argument("--watch", action="store_true", help="no scores: a window in which the policy plays, the best of "
+                        "--candidates plans (here 16 by default); the mouse drags and turns the T; h tells the keys")
     parser.add_argument("--policy", choices=("mouse",), help="mouse: no trained policy, but you, in a window; with --record")
     parser.add_argument("--record", metavar="FILE", help="--policy mouse: add the episodes to FILE (.npz), as "
                                                          "demonstrations for train.py --demos")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="no episodes: two files of --json with the same "
+                        "seeds; the differences B - A with their intervals")
     args = parser.parse_args()
     if bool(args.policy) != bool(args.record) or not (args.record or ".npz").endswith(".npz"):
         parser.error("--policy mouse and --record FILE.npz go together")
-    if (args.watch or args.record) and (args.json or args.film or args.bound or args.watch and args.record):
-        parser.error("a window shows; it takes no --json, --film or --bound, nor another window")
+    others = [name for name in ("json", "film", "bound", "compare", "budget_ms", "kick_block", "kick_agent", "obs_noise",
+                                "delay") if np.any(getattr(args, name))] + ["watch"] * bool(args.record and args.watch)
+    if (args.watch or args.record) and others:
+        parser.error(f"a window shows; it takes no --{others[0].replace('_', '-')}")
     if args.seed is None and not args.record:
         args.seed = 5000
-    for name in ("episodes", "workers", "max_steps"):
+    for name in ("episodes", "workers", "max_steps", "candidates"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    for name, most in {"start_noise": float("inf"), "eta": 1}.items():
-        if getattr(args, name) is not None and not 0 <= getattr(args, name) <= most:
+    for name, most in {"start_noise": float("inf"), "eta": 1, "size": 1, "repeats": 1000, "spread": 10, "budget_ms": 1e6,
+                       "kick_block": 512, "kick_agent": 512, "obs_noise": 512, "delay": 100}.items():
+        if getattr(args, name) is not None and not all(0 <= value <= most for value in np.atleast_1d(getattr(args, name))):
             parser.error(f"--{name.replace('_', '-')} must be from 0 to {most}")
-    for name, sampler in {"steps": "ddim", "eta": "ddim", "variance": "ancestral"}.items():
-        if getattr(args, name) is not None and (args.sampler or "ancestral") != sampler:
-            parser.error(f"--{name} belongs to --sampler {sampler}")
+    for name, samplers in SAMPLER_OPTIONS.items():
+        if getattr(args, name) is not None and args.sampler not in (samplers if args.sampler else (*samplers, None)):
+            parser.error(f"--{name} belongs to --sampler {' or '.join(samplers)}")
     return args
 
 
@@ -82,23 +110,30 @@ def main():
     args = parse_arguments()
     if args.record:
         return play(lambda: record.Record(args.record, args.seed, args.seeding))
+    if args.compare:
+        return compare(*args.compare)
     path = Path(args.run or SHIPPED_POLICY)
     path = path / "checkpoint.npz" if path.is_dir() else path
-    given = ("sampler", "action_horizon", "start_noise", "steps", "eta", "variance")
+    given = ("sampler", "action_horizon", "start_noise", "guidance", *SAMPLER_OPTIONS)
     options = {name: getattr(args, name) for name in given if getattr(args, name) is not None}
     trained, meta = policy.load(path, PUSHT, **options)
     print("the policy that comes with minidiff" if args.run is None else path, end=": ")
     print(f"{meta['config']['net']}, {meta['update']:,} of {meta['config']['steps']:,} steps, "
           f"{meta['cpu_seconds']:.0f} CPU seconds, seed {meta['config']['seed']}")
     if args.bound:
-        if meta["config"]["objective"] != "diffusion":
+        if meta["config"]["objective"] in policy.BASELINES:
             raise ValueError(f"--bound: {path} was trained by --objective {meta['config']['objective']}; it has no p(plan)")
         return bound(trained, args.bound)
     if args.watch:
         policies = {watch.label(trained): trained} | others(path, trained, options)
-        return play(lambda: watch.Watch(policies, args.seed, args.noise_seed, args.max_steps, args.seeding))
+        candidates = args.candidates if args.candidates > 1 else watch.CANDIDATES
+        return play(lambda: watch.Watch(policies, args.seed, args.noise_seed, args.max_steps, args.seeding, candidates))
     seeds = range(args.seed, args.seed + args.episodes)
-    world = {"max_steps": args.max_steps, "seeding": args.seeding}
+    world = {"max_steps": args.max_steps, "seeding": args.seeding, "candidates": args.candidates,
+             "budget_ms": args.budget_ms}
+    disturb = {name: getattr(args, name) for name in ("kick_block", "kick_agent", "obs_noise", "delay")}
+    if any(map(np.any, disturb.values())):
+        world["disturb"] = disturb
     started = time.monotonic()
     with concurrent.futures.ProcessPoolExecutor(args.workers) as executor:
         episodes = rollout.evaluate(trained, seeds, executor, args.noise_seed, Progress("episodes", len(seeds)).show,
@@ -106,6 +141,9 @@ def main():
     result = rollout.summary(episodes) | {"seconds": time.monotonic() - started, "plan_ms": plan_ms(trained)}
     how = [trained.sampler.__name__.removesuffix("_sampling")]
     how += [f"{name.replace('_', ' ')} {options[name]}" for name in given[2:] if name in options]
+    how += [f"{name.replace('_', ' ')} {value}" for name, value in world.get("disturb", {}).items() if np.any(value)]
+    if result["decision_ms"] is not None:
+        how += [f"the best of {result['candidates']:.0f} plans tried in the simulator, {result['decision_ms']:.0f} ms a decision"]
     print(f"{', '.join(how)}, executing {trained.action_horizon} of {trained.pred_horizon} actions: "
           f"{result['plan_ms']:.0f} ms a plan, {result['seconds']:.0f} s in all\n{rollout.sentence(result)}")
     if args.json:
@@ -135,7 +173,7 @@ def others(path, trained, options):
     """The same policy by every other sampler that its training allows: label -> DiffusionPolicy."""
     found = {}
     for name in policy.SAMPLERS:
-        same = {key: options[key] for key in ("action_horizon", "start_noise") if key in options}
+        same = {key: options[key] for key in ("action_horizon", "start_noise", "guidance") if key in options}
         same |= {"steps": min(4, trained.schedule.T)} if name == "ddim" else {}
         with contextlib.suppress(ValueError):
             other, _ = policy.load(path, PUSHT, sampler=name, **same)
@@ -143,15 +181,35 @@ def others(path, trained, options):
     return found
 
 
-def bound(trained, path, plans=2000):
-    """Print the variational bound on some plans of a file of demonstrations, and where along the chain it comes from."""
+def compare(a, b):
+    """Print the paired difference of two files of --json."""
+    sheets = []
+    for path in (a, b):
+        try:
+            sheets.append([rollout.Episode(**episode) for episode in json.loads(Path(path).read_text())["episodes"]])
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f"{path}: not a file that eval.py --json wrote") from None
+    d = rollout.compare(*sheets)
+    print(f"{b} against {a}, {d['n']} episodes in both:\n"
+          f"score {d['score']:+.4f} [{d['score_ci95'][0]:+.4f}, {d['score_ci95'][1]:+.4f}]   success {100 * d['success']:+.1f} "
+          f"[{100 * d['success_ci95'][0]:+.1f}, {100 * d['success_ci95'][1]:+.1f}] points   "
+          f"(only the first succeeds: {d['only_a']}, only the second: {d['only_b']})")
+
+
+def bound(trained, path, plans=2000, exactly=32):
+    """Print the variational bound on some plans of a file of demonstrations, where along the chain it comes from, and on
+    a few of them the exact likelihood of the probability-flow ODE."""
     rng = np.random.default_rng(0)
     obs, actions = demos.windows(demos.load(path, PUSHT), trained.obs_horizon, trained.pred_horizon)
     pick = rng.permutation(len(obs))[:plans]
     terms = trained.bound(obs[pick], actions[pick], rng)
+    few = pick[:exactly]
+    exact = -trained.log_likelihood(obs[few], actions[few]).mean() / actions[0].size
+    bound = trained.bound(obs[few], actions[few], rng).sum()
     print(f"-log p(plan) <= {terms.sum():.3f} nats for each number of a plan, in standard deviations; "
           f"{terms.sum() + trained.log_scale:.3f} in pixels  ({len(pick)} plans of {path})\n"
-          f"    L_0 {terms[0]:.3f}, L_1 .. L_T-1 {terms[1:-1].sum():.3f}, L_T {terms[-1]:.5f}")
+          f"    L_0 {terms[0]:.3f}, L_1 .. L_T-1 {terms[1:-1].sum():.3f}, L_T {terms[-1]:.5f}\n"
+          f"exactly, along the probability-flow ODE: {exact:.3f} on {len(few)} of them, where the bound is {bound:.3f}")
 
 
 def plan_ms(trained):

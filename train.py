@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from minidiff import checkpoint, demos, policy
-from minidiff.baselines import mse_loss
-from minidiff.diffusion import SCHEDULES, WEIGHTS, l_simple, loss_weight, sample_t
+from minidiff.baselines import mixture_loss, mse_loss
+from minidiff.diffusion import SCHEDULES, WEIGHTS, l_hybrid, l_simple, l_vlb, loss_weight, sample_t
 from minidiff.nn import NETWORKS
 from minidiff.optim import AdamW, flat_gradient, keep_freed_memory, learning_rate
 from minidiff.progress import Progress
@@ -46,8 +46,9 @@ class Config:
     demos: str = knob("", "files of demonstrations, learned from all together: .npz with state, action, episode_ends; or "
                           "the original zarr, folder or zip (default: those of the scripted demonstrator, "
                           "minidiff/pusht/expert.npz)")
-    objective: str = knob("diffusion", "diffusion, or mse: behaviour cloning by regression, to compare with",
-                          choices=tuple(policy.OBJECTIVES))
+    objective: str = knob("simple", "simple: L_simple; hybrid: with a learned variance; bound: the variational bound; "
+                                    "to compare with, mse: behaviour cloning by regression; mixture: of Gaussians",
+                          choices=policy.OBJECTIVES)
     net: str = knob("mlp", "the denoiser", choices=tuple(NETWORKS))
     width: int = knob(0, "units of a layer; 0: 256 for mlp, 64 for conv", least=0)
     blocks: int = knob(3, "residual blocks", least=1)
@@ -58,7 +59,8 @@ class Config:
     clip: float = knob(4.0, "bound on x_0, in standard deviations of the actions", least=1e-3)
     schedule: str = knob("cosine", "noise schedule", choices=tuple(SCHEDULES))
     T: int = knob(100, "diffusion steps", least=1)
-    weight: str = knob("inverse-alpha-bar", "lambda(t) of the loss", choices=tuple(WEIGHTS))
+    weight: str = knob("inverse-alpha-bar", "lambda(t) of L_simple", choices=tuple(WEIGHTS))
+    drop_cond: float = knob(0.0, "share of the windows that are shown no observation, for eval.py --guidance", least=0)
     steps: int = knob(10_500, "gradient steps: the budget", least=1)
     batch: int = knob(256, "windows in a gradient step", least=1)
     lr: float = knob(3e-3, "peak learning rate of AdamW", least=1e-9)
@@ -87,12 +89,14 @@ class Run:
         """One gradient step (Ho et al. 2020, algorithm 1): draw data, timesteps and noise; descend L_simple."""
         c, rng, i = self.config, self.rng, self.rng.integers(0, len(self.x0), self.config.batch)
         x0, cond = self.x0[i], self.cond[i]
+        if c.drop_cond:
+            cond = cond * (rng.random((c.batch, 1)) >= c.drop_cond).astype(np.float32)
+        t, eps = sample_t(self.schedule, c.batch, rng), rng.standard_normal(x0.shape, dtype=np.float32)
+        draw = self.schedule, self.eps_theta, x0, t, eps, cond
         with Tape() as tape:
-            if c.objective == "mse":
-                loss = mse_loss(self.eps_theta, x0, cond)
-            else:
-                t, eps = sample_t(self.schedule, c.batch, rng), rng.standard_normal(x0.shape, dtype=np.float32)
-                loss = l_simple(self.schedule, self.eps_theta, x0, t, eps, cond, self.weight)
+            loss = {"simple": lambda: l_simple(*draw, self.weight), "hybrid": lambda: l_hybrid(*draw, self.weight),
+                    "bound": lambda: l_vlb(*draw), "mse": lambda: mse_loss(self.eps_theta, x0, cond),
+                    "mixture": lambda: mixture_loss(self.eps_theta, x0, cond)}[c.objective]()
         tape.backward(loss)
         self.optimiser.step(flat_gradient(self.net.params), learning_rate(self.n, c.steps, c.lr, c.warmup))
         self.losses[self.n] = loss.data
@@ -182,7 +186,9 @@ def score(run, seeds):
     """Score the finished policy on seeds for development, by ancestral sampling and by the quickest DDIM."""
     scores = {}
     samplers = {"ancestral": {}, "ddim": {"sampler": "ddim", "steps": min(4, run.schedule.T)}}
-    for name, options in (samplers if run.config.objective == "diffusion" else {"regression": {}}).items():
+    if run.config.objective in policy.BASELINES:
+        samplers = {policy.BASELINES[run.config.objective][0]: {}}
+    for name, options in samplers.items():
         trained, _ = policy.load(run.path, PUSHT, **options)
         with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as executor:
             scores[name] = rollout.summary(rollout.evaluate(
@@ -195,7 +201,8 @@ def draw(run, seeds):
     """The loss curve, as means over hundredths of the run, and the first episodes as a film strip."""
     width = max(1, run.n // 100)
     means = run.losses[:run.n // width * width].reshape(-1, width).mean(1)
-    title = "mean squared error" if run.config.objective == "mse" else f"L_simple, lambda = {run.config.weight}"
+    title = {"simple": f"L_simple, lambda = {run.config.weight}", "hybrid": f"L_hybrid, lambda = {run.config.weight}",
+             "bound": "L_vlb", "mse": "mean squared error", "mixture": "-log p"}[run.config.objective]
     chart.curves(run.folder / "loss.png", [("training loss", (np.arange(len(means)) + 0.5) * width, means)],
                  f"{title}, {run.config.net}", "gradient step", "loss",
                  note=f"each point is a mean over {width} steps")

@@ -7,9 +7,13 @@ README; Ho = Ho, Jain & Abbeel 2020 (DDPM).
 Shapes, in every function: x0, x_t, eps are (B, H, D): batch, horizon, action dimension; t is an int array (B,), or one
 int for the whole batch, in 1..T. Tables are float64; results have the precision of x. x0 may be an array or a Tensor.
 """
+from types import SimpleNamespace
+
 import numpy as np
 
+from . import tensor as tn
 from .layers import mse
+from .tensor import Tensor, tensor
 
 
 # ---- noise schedule -----------------------------------------------------------------------------------------------
@@ -35,6 +39,12 @@ class Schedule:
         self.beta_tilde = _table(0, remaining * beta)
         self.c_x0 = _table(1, np.sqrt(self.alpha_bar[t - 1]) * beta / (1 - self.alpha_bar[t]))
         self.c_xt = _table(0, np.sqrt(self.alpha[t]) * remaining)
+        self.log_beta = _table(-np.inf, np.log(beta))
+        # beta_tilde_1 = 0 has no logarithm: that of t = 2 stands there (Nichol & Dhariwal 2021, section 3.1)
+        floor = self.beta_tilde[min(2, self.T)] or beta[0]
+        self.log_beta_tilde = np.log(np.where(self.beta_tilde > 0, self.beta_tilde, floor))
+        self.posterior_entropy = 0.5 * (np.log(2 * np.pi) + 1 + self.log_beta_tilde)  # nats for each number of x_{t-1}
+        self.posterior_entropy[:2] = 0  # x_0 given x_0
 
 
 def _table(entry_0, entries):
@@ -118,7 +128,7 @@ def sample_t(schedule, batch, rng):
 def bound_weight(schedule, variance="beta"):
     """lambda(t) with which the eps error *is* the bound's error term: beta^2 / (2 sigma^2 alpha (1-alpha_bar)), a table
     (T+1,), sigma^2 the variance of p_theta (Ho eq. 12). What else the terms hold does not depend on eps_theta."""
-    sigma2 = {"beta": schedule.beta, "beta-tilde": schedule.beta_tilde}[variance][1:]
+    sigma2 = VARIANCES[variance](schedule)[1:]
     with np.errstate(divide="ignore"):  # beta_tilde_1 = 0: the last step is deterministic, its density infinite
         return _table(0, schedule.beta[1:]**2 / (2 * sigma2 * schedule.alpha[1:] * (1 - schedule.alpha_bar[1:])))
 
@@ -150,16 +160,25 @@ def l_simple(schedule, eps_theta, x0, t, eps, cond, weight):
 # ---- reverse process ----------------------------------------------------------------------------------------------
 
 def p_mean_variance(schedule, eps_theta, x_t, t, cond, variance="beta-tilde", clip=None):
-    """Eq. 6: mean and variance of p_theta(x_{t-1} | x_t) = N(mu_theta, Sigma_theta).
+    """Eq. 6: mean and variance, two Tensors, of p_theta(x_{t-1} | x_t) = N(mu_theta, Sigma_theta).
 
-    mu_theta is the posterior's mean with x_0 as eps_theta sees it (Ho eq. 11); Sigma_theta is fixed, to beta_t or
-    beta_tilde_t. clip bounds that x_0 to [-clip, clip]: near t = T a small error of eps is a large one of x_0.
+    mu_theta is the posterior's mean with x_0 as eps_theta sees it (Ho eq. 11). Sigma_theta is fixed to beta_t or
+    beta_tilde_t, or "learned": exp(v log beta_t + (1-v) log beta_tilde_t), v from the network (Nichol & Dhariwal 2021,
+    eq. 15). clip bounds that x_0 to [-clip, clip]: near t = T a small error of eps is a large one of x_0.
     """
-    x0 = x0_from_eps(schedule, x_t, t, eps_theta(x_t, t, cond).data)
+    if variance == "learned":
+        eps, v = eps_theta.with_variance(x_t, t, cond)
+        low = at(schedule.log_beta_tilde, t, x_t)
+        sigma2 = tn.exp(v * (at(schedule.log_beta, t, x_t) - low) + low)
+    else:
+        eps, sigma2 = eps_theta(x_t, t, cond), tensor(at(VARIANCES[variance](schedule), t, x_t))
+    x0 = x0_from_eps(schedule, x_t, t, eps)
     if clip is not None:
-        x0 = np.clip(x0, -clip, clip)
-    mean, beta_tilde = q_posterior(schedule, x0, x_t, t)
-    return mean, {"beta-tilde": beta_tilde, "beta": at(schedule.beta, t, x_t)}[variance]
+        x0 = tn.clip(x0, -clip, clip)
+    return q_posterior(schedule, x0, x_t, t)[0], sigma2
+
+
+VARIANCES = {"beta-tilde": lambda s: s.beta_tilde, "beta": lambda s: s.beta}  # the best for a point, and for N(0, I)
 
 
 def prior(shape, rng, dtype=np.float32):
@@ -170,14 +189,15 @@ def prior(shape, rng, dtype=np.float32):
 def ancestral_sampling(schedule, eps_theta, x_T, cond, rng, variance="beta-tilde", clip=None):
     """Eq. 14: from x_T through the learned transitions down to x_0; yields x_T, x_{T-1}, .., x_0.
 
-    The last step takes the mean alone: noise would only blur a finished sample (Ho, algorithm 2).
+    The last step takes the mean alone: noise would only blur a finished sample (Ho, algorithm 2). If x_T is a Tensor,
+    so is all that comes out, and x_0 can be differentiated through the whole chain (eq. 5 at every step of it).
     """
     x = x_T
     yield x
     for t in range(schedule.T, 0, -1):
-        x, var = p_mean_variance(schedule, eps_theta, x, t, cond, variance, clip)
-        if t > 1:
-            x = x + np.sqrt(var) * rng.standard_normal(x.shape, dtype=x.dtype)
+        mean, var = p_mean_variance(schedule, eps_theta, x, t, cond, variance, clip)
+        x = mean + tn.sqrt(var) * rng.standard_normal(x.shape, dtype=x.dtype) if t > 1 else mean
+        x = x if isinstance(x_T, Tensor) else x.data
         yield x
 
 
@@ -190,15 +210,17 @@ def gaussian_kl(mean, variance, other_mean, other_variance):
 
 
 def bound_term(schedule, eps_theta, x0, x_t, t, cond, variance="beta"):
-    """Eq. 9: one term of the bound (Ho eq. 5) for one t, in nats, element by element (B, H, D).
+    """Eq. 9: the bound's term for t (Ho eq. 5), in nats, a Tensor (B, H, D): -E_q[log p_theta(x_{t-1} | x_t)] less the
+    entropy of q(x_{t-1} | x_t, x_0), which is
 
         t = 2..T:  L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t))
-        t = 1:     L_0 = -log p_theta(x_0 | x_1), infinite with the variance beta-tilde, which is 0 there
+        t = 1:     L_0 = -log p_theta(x_0 | x_1), as x_0 is known; with the variance beta-tilde, 0 there, it has no value
     """
-    mean, var = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance)
-    if t > 1:
-        return gaussian_kl(*q_posterior(schedule, x0, x_t, t), mean, var)
-    return 0.5 * (np.log(2 * np.pi * var) + (x0 - mean) ** 2 / var)
+    mean, sigma2 = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance)
+    q_mean, q_variance = q_posterior(schedule, x0, x_t, t)
+    error = mean - q_mean
+    cross_entropy = 0.5 * (tn.log(2 * np.pi * sigma2) + (error * error + q_variance) / sigma2)
+    return cross_entropy - at(schedule.posterior_entropy, t, x_t)
 
 
 def variational_bound(schedule, eps_theta, x0, cond, rng, variance="beta"):
@@ -209,6 +231,23 @@ def variational_bound(schedule, eps_theta, x0, cond, rng, variance="beta"):
     model can change: so to lower the bound is to lower that divergence, and it never falls below the entropy.
     """
     terms = [bound_term(schedule, eps_theta, x0, q_sample(schedule, x0, t, rng.standard_normal(x0.shape, dtype=x0.dtype)),
-                        t, cond, variance).mean() for t in range(1, schedule.T + 1)]
+                        t, cond, variance).data.mean() for t in range(1, schedule.T + 1)]
     prior_term = gaussian_kl(*q_mean_variance(schedule, x0, schedule.T), 0, 1)
     return np.array([*terms, prior_term.mean()], np.float64)
+
+
+def l_vlb(schedule, eps_theta, x0, t, eps, cond, variance="learned"):
+    """Eq. 10 to be trained on: T E_t[L_{t-1}] for t as in eq. 12, which is L_0 + .. + L_{T-1}; what is left, L_T, has no
+    theta. With a fixed variance it has the gradient of L_simple under `bound_weight`. Returns a Tensor, one number."""
+    terms = bound_term(schedule, eps_theta, x0, q_sample(schedule, x0, t, eps), t, cond, variance)
+    return tn.sum(terms) * (schedule.T / terms.data.size)
+
+
+def l_hybrid(schedule, eps_theta, x0, t, eps, cond, weight, share=1e-3):
+    """L_simple + share L_vlb (Nichol & Dhariwal 2021, eq. 16): eps_theta learns from the first term alone, the learned
+    variance from the second, in which the mean is held fixed. Returns a Tensor with one number."""
+    x_t = q_sample(schedule, x0, t, eps)
+    seen, v = eps_theta.with_variance(x_t, t, cond)
+    mean_held = SimpleNamespace(with_variance=lambda *_: (Tensor(seen.data), v))
+    terms = bound_term(schedule, mean_held, x0, x_t, t, cond, "learned")
+    return mse(seen, eps, at(weight, t, x0)) + tn.sum(terms) * (share * schedule.T / terms.data.size)

@@ -48,32 +48,40 @@ class Denoiser:
     observation, actions have a standard deviation of 1/2. Without the skip, eps_theta = F(x_t, t, cond).
     """
 
-    def __init__(self, net, alpha_bar, skip=True):
-        self.net, self.skip = net, skip
+    def __init__(self, net, alpha_bar, skip=True, learned=False):
+        self.net, self.skip, self.learned = net, skip, learned
         self.embedding = time_embedding(np.arange(len(alpha_bar)))  # (T+1, EMBEDDING)
         tables = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), np.sqrt(alpha_bar) / (alpha_bar + 4 * (1 - alpha_bar))
         self.signal, self.noise, self.gain = (table.astype(np.float32)[:, None, None] for table in tables)
 
     def __call__(self, x_t, t, cond):
         """x_t: (B, H, D), t: (B,) or one int, cond: (B, F) -> (B, H, D)."""
-        x_t = tensor(x_t)
+        return self.with_variance(x_t, t, cond)[0]
+
+    def with_variance(self, x_t, t, cond):
+        """eps_theta, and the v of its variance (see diffusion.p_mean_variance), both (B, H, D). `learned`: the network has
+        two answers, F and 2v - 1; otherwise v is None."""
+        x_t, D = tensor(x_t), x_t.shape[2]
         embedding = np.broadcast_to(self.embedding[t], (len(x_t.data), EMBEDDING))
-        if not self.skip:
-            return self.net(x_t, embedding, cond)
-        return x_t * self.noise[t] + self.net(x_t * self.gain[t], embedding, cond) * self.signal[t]
+        F, v = self.net(x_t * self.gain[t] if self.skip else x_t, embedding, cond), None
+        if self.learned:
+            F, v = F[..., :D], F[..., D:] * 0.5 + 0.5
+        return x_t * self.noise[t] + F * self.signal[t] if self.skip else F, v
 
 
 class MLP:
     """A residual MLP on the flattened chunk: Linear, then blocks h + Linear SiLU Linear LN h, then LN, SiLU, Linear.
 
-    x_shape: (H, D). The last Linear of a block starts at zero, so that every block begins as the identity.
+    x_shape: (H, D); the answer has shape (H, answers D). The last Linear of a block starts at zero, so that every block
+    begins as the identity.
     """
 
-    def __init__(self, x_shape, cond_dim, rng, width=256, blocks=3):
-        self.x_shape, self.blocks, x_dim = x_shape, blocks, int(np.prod(x_shape))
-        shapes = {"in.W": (x_dim + EMBEDDING + cond_dim, width), "in.b": (width,)}
-        for i in range(blocks + 1):  # the last is the head: not a residual, and it narrows to x_dim
-            out = width if i < blocks else x_dim
+    def __init__(self, x_shape, cond_dim, rng, width=256, blocks=3, answers=1):
+        (H, D), self.blocks = x_shape, blocks
+        self.y_shape = H, answers * D
+        shapes = {"in.W": (H * D + EMBEDDING + cond_dim, width), "in.b": (width,)}
+        for i in range(blocks + 1):  # the last is the head: not a residual, and it narrows to the answer
+            out = width if i < blocks else H * answers * D
             shapes |= {f"{i}.gain": (width,), f"{i}.bias": (width,), f"{i}.1.W": (width, width), f"{i}.1.b": (width,),
                        f"{i}.2.W": (width, out), f"{i}.2.b": (out,)}
         self.theta, self.params = parameters(shapes, rng, zero=[f"{i}.2.W" for i in range(blocks)])
@@ -89,7 +97,7 @@ class MLP:
         h = linear(concat([reshape(x, len(x.data), -1), embedding, cond]), p["in.W"], p["in.b"])  # (B, width)
         for i in range(self.blocks):
             h = h + block(i, h)
-        return reshape(block(self.blocks, h), -1, *self.x_shape)  # (B, H, D)
+        return reshape(block(self.blocks, h), -1, *self.y_shape)  # (B, H, answers D)
 
 
 class ConvNet:
@@ -99,7 +107,7 @@ class ConvNet:
     Inside, arrays are (H, B, C), time first (see layers.conv1d). Blocks begin as the identity, FiLM as gain 1, bias 0.
     """
 
-    def __init__(self, x_shape, cond_dim, rng, width=64, blocks=3, kernel=5, groups=8, hidden=256):
+    def __init__(self, x_shape, cond_dim, rng, width=64, blocks=3, answers=1, kernel=5, groups=8, hidden=256):
         (H, D), C = x_shape, width
         self.width, self.blocks, self.groups, self.H = width, blocks, groups, H
         shapes = {"known.W": (EMBEDDING + cond_dim, hidden), "known.b": (hidden,),
@@ -107,7 +115,7 @@ class ConvNet:
         for i in range(blocks):
             shapes |= {f"{i}.film.W": (hidden, 4 * C), f"{i}.film.b": (4 * C,), f"{i}.1.W": (kernel, C, C),
                        f"{i}.1.b": (C,), f"{i}.2.W": (kernel, C, C), f"{i}.2.b": (C,)}
-        shapes |= {"out.gain": (C,), "out.bias": (C,), "out.W": (C, D), "out.b": (D,)}
+        shapes |= {"out.gain": (C,), "out.bias": (C,), "out.W": (C, answers * D), "out.b": (answers * D,)}
         self.theta, self.params = parameters(shapes, rng, zero=[f"{i}.{name}.W" for i in range(blocks)
                                                                 for name in ("film", "2")])
 
@@ -124,7 +132,7 @@ class ConvNet:
             r = silu(groupnorm(r, 1 + gain_2, bias_2, self.groups))
             h = h + conv1d(r, p[f"{i}.2.W"], p[f"{i}.2.b"])
         h = silu(groupnorm(h, p["out.gain"], p["out.bias"], self.groups))
-        return swapaxes(linear(h, p["out.W"], p["out.b"]), 0, 1)  # (B, H, D)
+        return swapaxes(linear(h, p["out.W"], p["out.b"]), 0, 1)  # (B, H, answers D)
 
 
 NETWORKS = {"mlp": MLP, "conv": ConvNet}

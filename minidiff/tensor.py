@@ -150,6 +150,17 @@ def log(a):
     return record(np.log(a.data), (a,), lambda g: (g / a.data,))
 
 
+def sqrt(a):
+    y = np.sqrt(a.data)
+    return record(y, (a,), lambda g: (g / (2 * y),))
+
+
+def clip(a, low, high):
+    """a within low..high; no gradient where it was cut."""
+    y = np.clip(a.data, low, high)
+    return record(y, (a,), lambda g: (g * (y == a.data),))
+
+
 def silu(x):
     """x sigmoid(x); the sigmoid is written by tanh, which cannot overflow."""
     x = tensor(x)

@@ -2,8 +2,8 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from minidiff.diffusion import SCHEDULES, Schedule
-from minidiff.tensor import Tensor
+from minidiff.diffusion import SCHEDULES, Schedule, p_mean_variance
+from minidiff.tensor import Tensor, tensor
 
 named_schedules = st.builds(lambda name, T: SCHEDULES[name](T), st.sampled_from(sorted(SCHEDULES)), st.integers(2, 120))
 random_schedules = st.lists(st.floats(1e-4, 0.7), min_size=2, max_size=40).map(Schedule)
@@ -30,7 +30,7 @@ def gaussian_denoiser(schedule, m, s):
     """eps*(x_t, t) = E[eps | x_t] for x_0 ~ N(m, s^2): regression of one Gaussian on another. s = 0: a point mass."""
     def eps_theta(x_t, t, cond=None):
         ab = schedule.alpha_bar[t]
-        return Tensor(np.sqrt(1 - ab) * (x_t - np.sqrt(ab) * m) / (ab * s**2 + 1 - ab))
+        return tensor(np.sqrt(1 - ab) * (x_t - np.sqrt(ab) * m) / (ab * s**2 + 1 - ab))
     return eps_theta
 
 
@@ -45,6 +45,11 @@ def mixture_denoiser(schedule, weights, means, spreads):
         return Tensor(sum(p * gaussian_denoiser(schedule, m, s)(x_t, t).data
                           for p, m, s in zip(share, means, spreads)))
     return eps_theta
+
+
+def p_theta(*arguments, **options):
+    """Mean and variance of p_mean_variance as arrays."""
+    return tuple(tensor.data for tensor in p_mean_variance(*arguments, **options))
 
 
 class Impulses:

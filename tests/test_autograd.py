@@ -152,6 +152,8 @@ CASES = {
     "divide": pairs.map(lambda s: (T.divide, np.divide, s)),
     "exp": shapes.map(lambda s: (T.exp, np.exp, [s])),
     "log": shapes.map(lambda s: (T.log, np.log, [s])),
+    "sqrt": shapes.map(lambda s: (T.sqrt, np.sqrt, [s])),
+    "clip": shapes.map(lambda s: (lambda x: T.clip(x, -1.2, 1.1), lambda x: np.clip(x, -1.2, 1.1), [s])),
     "silu": shapes.map(lambda s: (T.silu, silu_by_definition, [s])),
     "sum": sum_(), "reshape": reshape(), "swapaxes": swapaxes(), "getitem": getitem(), "concat": concat(),
     "linear, one x": linear(1), "linear, rows of x": linear(2), "linear, in 3-D": linear(3),
@@ -165,9 +167,9 @@ every_operation = pytest.mark.parametrize("name", CASES)
 
 
 def some_arrays(name, shapes, seed):
-    """Numbers between 0.5 and 2 in size, so that nothing is divided by almost nothing; of both signs, but for log."""
+    """Numbers between 0.5 and 2 in size, so that nothing is divided by almost nothing; positive for log and sqrt."""
     rng = np.random.default_rng(seed)
-    arrays = [rng.uniform(0.5, 2, s) * (1 if name == "log" else rng.choice([-1, 1], s)) for s in shapes]
+    arrays = [rng.uniform(0.5, 2, s) * (1 if name in ("log", "sqrt") else rng.choice([-1, 1], s)) for s in shapes]
     return read_only(arrays)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, command, run
 
-from minidiff import checkpoint
+from minidiff import checkpoint, policy
+from minidiff.pusht.features import PUSHT
 
 SMALL = "--steps 60 --width 16 --blocks 1 --T 10 --batch 32 --score-episodes 2".split()
 
@@ -83,6 +84,24 @@ def test_the_regression_baseline_trains_and_is_scored_by_the_same_commands(demos
     result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--objective", "mse", "--out", "run")
     assert result.returncode == 0 and re.search(r"^regression: score", result.stdout, re.M), result.stderr
     assert "regression, executing 2 of 16 actions" in run(tmp_path, "eval.py", "run", "--episodes", 1).stdout
+
+
+@pytest.mark.parametrize("objective", ["hybrid", "bound"])
+def test_the_objectives_that_learn_a_variance_train_and_sample_with_it(objective, demos_file, tmp_path):
+    result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--objective", objective, "--out", "run")
+    assert result.returncode == 0 and "ddim:" in result.stdout, result.stderr
+    obs = np.full((1, 2, 5), 200.0)
+    plans = [policy.load(tmp_path / "run" / "policy.npz", PUSHT, **options)[0].plan(obs, np.random.default_rng(0))
+             for options in ({}, {"variance": "learned"}, {"variance": "beta"})]
+    assert np.array_equal(plans[0], plans[1]) and np.abs(plans[0] - plans[2]).max() > 0.1
+    assert "exactly, along the probability-flow ODE" in run(tmp_path, "eval.py", "run", "--bound", demos_file).stdout
+
+
+def test_a_network_that_also_saw_nothing_can_be_guided(demos_file, tmp_path):
+    result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--drop-cond", 0.2, "--out", "run")
+    assert result.returncode == 0, result.stderr
+    result = run(tmp_path, "eval.py", "run", "--episodes", 1, "--guidance", 1.5)
+    assert "ancestral, guidance 1.5, executing" in result.stdout, result.stderr
 
 
 def test_the_policy_file_scores_like_the_checkpoint_and_is_much_smaller(trained):
@@ -295,10 +314,13 @@ def test_train_refuses_what_it_cannot_do_in_a_sentence_and_leaves_nothing(argume
 
 @pytest.mark.parametrize("arguments, said", [
     ("nowhere", "eval.py: nowhere: no such checkpoint"),
-    ("run --steps 3", "--steps belongs to --sampler ddim"),
-    ("run --sampler regression", "run/checkpoint.npz: trained by --objective diffusion, so its plans come from the sampler "
-                                 "ancestral or ddim, not from regression"),
-    ("run --sampler ddim --steps 11", "eval.py: ddim takes 1 to T = 10 steps, not 11"),
+    ("run --steps 3", "--steps belongs to --sampler ddim or flow or sde or langevin"),
+    ("run --sampler regression", "run/checkpoint.npz: trained by --objective simple, so its plans come from the sampler "
+                                 "ancestral or ddim or sde or flow or langevin or pc, not from regression"),
+    ("run --guidance 1", "run/checkpoint.npz: guidance needs a network that was trained with --drop-cond above 0"),
+    ("run --variance learned", "run/checkpoint.npz: trained by --objective simple, which learns no variance"),
+    ("run --sampler ddim --size 0.2", "--size belongs to --sampler langevin or pc"),
+    ("run --sampler ddim --steps 11", "eval.py: the chain takes 1 to T = 10 steps, not 11"),
     ("run --sampler ddim --eta 1.5", "--eta must be"),
     ("run --start-noise nan", "--start-noise must be"),
     ("run --action-horizon 17", "eval.py: action_horizon 17: a plan has 16 actions to choose from"),

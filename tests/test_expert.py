@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minidiff import checkpoint, demos
-from minidiff.pusht import collect, expert
+from minidiff.pusht import SHIPPED_POLICY, collect, expert, rollout
 from minidiff.pusht.env import AGENT_RADIUS, GOAL_POSE, PushTEnv, coverage, keypoints
 from minidiff.pusht.features import PUSHT
 
@@ -213,6 +213,34 @@ def test_ctrl_c_stops_the_command_with_a_sentence(tmp_path):
     arrays, _ = checkpoint.load(tmp_path / "demos.npz.part")
     np.testing.assert_array_equal(collect.unpack(arrays)[0].actions, expert.demonstrate(0).actions)
     assert not (tmp_path / "demos.npz").exists()
+
+
+def test_what_a_policy_visits_is_added_and_the_whole_file_can_be_made_again(made, tiny_policy, tmp_path):
+    """The states come from where the policy went; the file holds them, so making it again needs no policy."""
+    starts = collect.visited(tiny_policy(), [7000, 7001, 7002])
+    _, states = rollout.rollout(tiny_policy(), [7000, 7001, 7002], 1, record=True)
+    for start, path in zip(starts, states):
+        k = np.flatnonzero((path == start).all(1))
+        assert len(k) and k[0] >= len(path) // 2
+    more = collect.make([7000, 7001, 7002], Here(), starts=starts, noise_every_other=2.0, **OPTIONS)
+    first = np.r_[0, more["episode_ends"]][:-1]
+    np.testing.assert_allclose(more["state"][first], more["start"], atol=0.5)  # one physics step, which may part an overlap
+    joined = collect.join(made, more)
+    again = collect.make(joined["seed"], Here(), starts=joined["start"], noise_every_other=2.0, **OPTIONS)
+    assert digest(again) == digest(joined) and np.isnan(joined["start"][:len(SEEDS)]).all()
+    with pytest.raises(ValueError, match="another recipe"):
+        collect.join(made, collect.make([7000], Here(), **OPTIONS))
+
+
+def test_the_command_adds_and_makes_again(made, tmp_path):
+    with open(tmp_path / "base.npz", "wb") as file:
+        np.savez_compressed(file, **made)
+    base, more, same = (tmp_path / f"{name}.npz" for name in ("base", "more", "same"))
+    run = lambda *arguments: subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True)
+    result = run("--add-to", base, "--visited", SHIPPED_POLICY, "--seed", 7000, "--episodes", 2, "--out", more)
+    assert result.returncode == 0 and f"{len(SEEDS) + 2} demonstrations" in result.stdout, result.stderr
+    assert run("--again", more, "--out", same).returncode == 0 and more.read_bytes() == same.read_bytes()
+    assert "not a file that collect wrote" in run("--again", SHIPPED_POLICY, "--out", tmp_path / "x.npz").stderr
 
 
 def test_unsolved_episodes_are_left_out(monkeypatch):

@@ -158,16 +158,17 @@ def test_theta_is_one_array_and_the_parameters_are_views_into_it(name):
     assert not np.allclose(net(Tensor(x), time_embedding(t), cond).data, before)
 
 
-@given(H=sizes, D=sizes, F=sizes, width=sizes, blocks=st.integers(0, 3), kernel=st.sampled_from([1, 3, 5]), hidden=sizes)
+@given(H=sizes, D=sizes, F=sizes, width=sizes, blocks=st.integers(0, 3), answers=st.integers(1, 2),
+       kernel=st.sampled_from([1, 3, 5]), hidden=sizes)
 @few
-def test_the_number_of_parameters(H, D, F, width, blocks, kernel, hidden):
-    rng, w, known = np.random.default_rng(0), width, EMBEDDING + F
+def test_the_number_of_parameters(H, D, F, width, blocks, answers, kernel, hidden):
+    rng, w, known, A = np.random.default_rng(0), width, EMBEDDING + F, answers * D
     block = 2 * w + 2 * (w * w + w)  # norm, two Linears
-    head = 2 * w + (w * w + w) + (w * H * D + H * D)
-    assert MLP((H, D), F, rng, w, blocks).theta.size == (H * D + known) * w + w + blocks * block + head
+    head = 2 * w + (w * w + w) + (w * H * A + H * A)
+    assert MLP((H, D), F, rng, w, blocks, answers).theta.size == (H * D + known) * w + w + blocks * block + head
     block = (hidden + 1) * 4 * w + 2 * (kernel * w * w + w)  # FiLM, two convolutions
-    around = (known + 1) * hidden + (hidden + 1) * H * w + kernel * D * w + w + 2 * w + w * D + D
-    assert ConvNet((H, D), F, rng, w, blocks, kernel, 1, hidden).theta.size == around + blocks * block
+    around = (known + 1) * hidden + (hidden + 1) * H * w + kernel * D * w + w + 2 * w + w * A + A
+    assert ConvNet((H, D), F, rng, w, blocks, answers, kernel, 1, hidden).theta.size == around + blocks * block
 
 
 @both_networks
@@ -307,3 +308,17 @@ def test_a_fresh_denoiser_works_in_float32_and_off_the_tape(name):
     x_t, t, cond = random_batch()
     y = denoiser(x_t.astype(np.float32), t, cond.astype(np.float32))
     assert y.dtype == np.float32 and not y.needs_grad
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_of_two_answers_the_first_is_the_noise_and_the_second_the_variance(skip):
+    """eps from F as with one answer; v = (1 + second)/2, which is 1/2, between the two fixed variances, at 0."""
+    x, t, cond = random_batch()
+    alpha_bar = np.linspace(1, 0.1, 101)
+    F, second = np.random.default_rng(0).standard_normal((2, *x.shape), np.float32)
+    two = Denoiser(lambda *_: Tensor(np.concatenate([F, second], 2)), alpha_bar, skip, learned=True)
+    one = Denoiser(lambda *_: Tensor(F), alpha_bar, skip)
+    eps, v = two.with_variance(x, t, cond)
+    np.testing.assert_array_equal(eps.data, one(x, t, cond).data)
+    np.testing.assert_allclose(v.data, (1 + second) / 2, rtol=1e-6)
+    assert one.with_variance(x, t, cond)[1] is None

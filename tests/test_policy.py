@@ -43,7 +43,8 @@ def wander(obs, rng):
 # ---- the plan -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("options", [{}, {"variance": "beta"}, {"sampler": "ddim", "steps": 3},
-                                     {"sampler": "ddim", "steps": 5, "eta": 1.0}, {"start_noise": 0.2}], ids=str)
+                                     {"sampler": "ddim", "steps": 5, "eta": 1.0}, {"start_noise": 0.2},
+                                     {"sampler": "langevin"}, {"sampler": "pc"}], ids=str)
 @pytest.mark.parametrize("schedule", [make(20) for make in SCHEDULES.values()], ids=list(SCHEDULES))
 def test_with_the_ideal_denoiser_of_one_plan_the_policy_makes_exactly_that_plan(schedule, options):
     """eps = (x_t - sqrt(alpha_bar) c) / sqrt(1-alpha_bar): all of x_0 is at c, and so every sampler must end there."""
@@ -63,7 +64,8 @@ def test_the_ideal_plan_is_cut_off_at_the_clip():
     np.testing.assert_allclose(plan[0], [[2, -0.5]] * 8, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"sampler": "ddim", "steps": 3, "eta": 0.5}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"sampler": "ddim", "steps": 3, "eta": 0.5}, {"sampler": "sde"}, {"sampler": "pc"},
+                                     {"sampler": "flow", "steps": 3}, {"sampler": "langevin"}], ids=str)
 def test_a_plan_in_a_batch_is_the_plan_of_each_episode_alone(tiny_policy, options):
     seeds, planner = [3, 1, 4, 15], tiny_policy(**options)
     obs = np.random.default_rng(0).uniform(100, 400, (4, 2, 5))
@@ -80,6 +82,14 @@ def test_start_noise_scales_what_a_plan_starts_from(tiny_policy):
     spread = [np.ptp([tiny_policy(sampler="ddim", steps=3, start_noise=scale).plan(obs, np.random.default_rng(seed))
                       for seed in range(4)], axis=0).max() for scale in (0, 0.1, 1)]
     assert spread[0] == 0 < spread[1] < spread[2] / 2
+
+
+def test_guidance_is_handed_on_to_the_denoiser(tiny_policy):
+    """With scale -1 the observation is forgotten: plans differ by where they start alone."""
+    obs = np.random.default_rng(0).uniform(100, 400, (2, 2, 5))
+    offsets = lambda **options: [tiny_policy(sampler="ddim", steps=3, **options).plan(one[None], np.random.default_rng(0))
+                                 - one[-1, :2] for one in obs]
+    assert np.abs(np.subtract(*offsets(guidance=-1))).max() < 1e-3 < 1 < np.abs(np.subtract(*offsets())).max()
 
 
 @pytest.mark.parametrize("options, said", [

@@ -4,16 +4,18 @@ With an ideal denoiser of a Gaussian law every sampler is affine in its noise. F
 shows its mean and variance without Monte Carlo. Several laws are needed: noise wrongly added at the last step cannot be
 told on N(0, 1), and shows at once on a point mass.
 """
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from laws import (chain_law, gaussian_denoiser, log_normal, mixture_denoiser, named_schedules, numbers, one,
+from laws import (chain_law, gaussian_denoiser, log_normal, mixture_denoiser, named_schedules, numbers, one, p_theta,
                   schedule_and_t, schedules, spreads)
 
-from minidiff.diffusion import (ancestral_sampling, cosine_schedule, p_mean_variance, prior,
+from minidiff.diffusion import (ancestral_sampling, cosine_schedule, prior,
                                 q_mean_variance, q_posterior, q_step, x0_from_eps)
-from minidiff.samplers import ddim_sampling, ddim_timesteps
-from minidiff.tensor import Tensor
+from minidiff.nn import MLP, Denoiser
+from minidiff.tensor import Tape, Tensor
 
 
 # ---- the posterior ------------------------------------------------------------------------------------------------
@@ -66,7 +68,7 @@ def test_the_ideal_mean_is_the_conditional_expectation(s_t, m, s, x_t):
     ab, ab_prev, alpha = schedule.alpha_bar[t], schedule.alpha_bar[t - 1], schedule.alpha[t]
     variance_prev, variance_t = ab_prev * s**2 + 1 - ab_prev, ab * s**2 + 1 - ab
     expected = np.sqrt(ab_prev) * m + np.sqrt(alpha) * variance_prev / variance_t * (x_t - np.sqrt(ab) * m)
-    mean, _ = p_mean_variance(schedule, gaussian_denoiser(schedule, m, s), one(x_t), t, None)
+    mean, _ = p_theta(schedule, gaussian_denoiser(schedule, m, s), one(x_t), t, None)
     assert mean == pytest.approx(expected, abs=1e-11 * (1 + abs(expected)))
 
 
@@ -76,7 +78,7 @@ def test_the_two_fixed_variances_bracket_the_best_one(s_t, s):
     schedule, t = s_t
     ab = schedule.alpha_bar[t]
     best = schedule.beta_tilde[t] + schedule.c_x0[t]**2 * s**2 * (1 - ab) / (ab * s**2 + 1 - ab)
-    low, high = (float(p_mean_variance(schedule, gaussian_denoiser(schedule, 0, s), one(0), t, None, v)[1])
+    low, high = (float(p_theta(schedule, gaussian_denoiser(schedule, 0, s), one(0), t, None, v)[1])
                  for v in ("beta-tilde", "beta"))
     assert low <= best * (1 + 1e-12) and best <= high * (1 + 1e-12)
     if s == 1:
@@ -87,7 +89,7 @@ def test_the_two_fixed_variances_bracket_the_best_one(s_t, s):
 def test_clipping_bounds_the_x0_that_the_mean_aims_at(s_t, x_t, clip):
     schedule, t = s_t
     far = gaussian_denoiser(schedule, 100.0, 0)  # sees x_0 = 100 everywhere
-    mean, _ = p_mean_variance(schedule, far, one(x_t), t, None, clip=clip)
+    mean, _ = p_theta(schedule, far, one(x_t), t, None, clip=clip)
     assert mean == pytest.approx(schedule.c_x0[t] * clip + schedule.c_xt[t] * x_t, abs=1e-12)
 
 
@@ -148,7 +150,7 @@ def test_a_mixture_is_recovered_with_its_weights_means_and_spreads(variance):
     dx = grid[1] - grid[0]
     density = np.exp(log_normal(grid, 0, 1))
     for t in range(schedule.T, 1, -1):
-        mean, var = p_mean_variance(schedule, eps_theta, one(grid), t, None, variance)
+        mean, var = p_theta(schedule, eps_theta, one(grid), t, None, variance)
         if np.sqrt(var) < 2 * dx:  # narrower than the grid resolves; the rest is deterministic to that precision
             break
         kernel = np.exp(log_normal(grid[:, None], mean.reshape(1, -1), var))
@@ -170,74 +172,33 @@ def test_the_prior_is_a_standard_normal():
         assert abs(moment.mean() - expected) < 6 * np.sqrt(variance / x.size)
 
 
-# ---- DDIM ---------------------------------------------------------------------------------------------------------
+# ---- through the whole chain --------------------------------------------------------------------------------------
 
-@given(st.integers(1, 300), st.data())
-def test_ddim_visits_T_first_and_0_last(T, data):
-    steps = data.draw(st.integers(1, T))
-    ts = ddim_timesteps(T, steps)
-    assert ts[0] == T and ts[-1] == 0 and len(ts) == steps + 1 and (np.diff(ts) < 0).all()
-    assert np.abs(np.diff(ts) + T / steps).max() <= 1
+@pytest.mark.parametrize("clip", [None, 1.5])
+def test_a_sample_is_differentiable_in_x_T_and_in_what_it_is_conditioned_on(clip):
+    """Eq. 5 and 14: dx_0/dx_T and dx_0/dcond through all steps of the chain and a real network, against the complex
+    step. The noise is held: it is what makes a sample a differentiable function."""
+    schedule, rng = cosine_schedule(6), np.random.default_rng(0)
+    net = MLP((4, 2), 3, rng, width=16, blocks=1)
+    net.theta += 0.3 * rng.standard_normal(net.theta.size)
+    for param in net.params.values():
+        param.data = param.data.astype(np.float64)
+    eps_theta, (x_T, noise) = Denoiser(net, schedule.alpha_bar), rng.standard_normal((2, 3, 4, 2))
+    cond, g = rng.standard_normal((3, 3)), rng.standard_normal((3, 4, 2))
 
+    def x_0(x_T, cond):
+        held = SimpleNamespace(standard_normal=lambda shape, dtype: noise)
+        *_, x = ancestral_sampling(schedule, eps_theta, x_T, cond, held, clip=clip)
+        return x
 
-@pytest.mark.parametrize("steps", [0, 11])
-def test_ddim_refuses_more_steps_than_there_are(steps):
-    with pytest.raises(ValueError, match="1 to T = 10"):
-        ddim_timesteps(10, steps)
-
-
-@given(schedules, numbers, st.floats(0, 1), st.data())
-def test_ddim_keeps_the_marginals_for_every_eta(schedule, m, eta, data):
-    """Song et al. 2021, lemma 1: from x_T ~ q(x_T | x_0), each visited x_s is distributed as q(x_s | x_0)."""
-    steps = data.draw(st.integers(1, schedule.T))
-    ab = schedule.alpha_bar[ddim_timesteps(schedule.T, steps)]
-    chain = lambda x_T, rng: ddim_sampling(schedule, gaussian_denoiser(schedule, m, 0), x_T, None, rng, steps, eta)
-    mean, var = chain_law(chain, steps, np.sqrt(ab[0]) * m, np.sqrt(1 - ab[0]))
-    assert mean == pytest.approx(np.sqrt(ab) * m, abs=1e-9)  # rounding grows by 1/sqrt(alpha_bar_T) in x0_from_eps
-    assert var == pytest.approx(1 - ab, abs=1e-9)
-
-
-@given(named_schedules, st.none() | st.floats(0.5, 2))
-@settings(max_examples=30)
-def test_ddim_with_eta_1_on_all_timesteps_is_ancestral_sampling(schedule, clip):
-    """The same x at every step from the same noise, for a denoiser that is not affine; with and without clipping."""
-    eps_theta = mixture_denoiser(schedule, (0.4, 0.6), (-1.0, 1.2), (0.2, 0.3))
-    x_T = np.random.default_rng(1).standard_normal((4, 3, 2))
-    chains = (ancestral_sampling(schedule, eps_theta, x_T, None, np.random.default_rng(2), clip=clip),
-              ddim_sampling(schedule, eps_theta, x_T, None, np.random.default_rng(2), schedule.T, 1.0, clip=clip))
-    for a, b in zip(*chains, strict=True):
-        assert a == pytest.approx(b, abs=1e-8)
-
-
-def test_ddim_converges_at_first_order():
-    """N(0.7, 0.3^2): the error of the standard deviation halves when the number of steps doubles."""
-    errors = []
-    for T in (25, 50, 100, 200, 400):
-        schedule = cosine_schedule(T)
-        chain = lambda x_T, rng: ddim_sampling(schedule, gaussian_denoiser(schedule, 0.7, 0.3), x_T, None, rng, T)
-        mean, var = chain_law(chain, 0)
-        assert mean[-1] == pytest.approx(0.7, abs=2 * 0.3 / T + 1e-3)
-        errors.append(abs(np.sqrt(var[-1]) - 0.3))
-    ratios = np.array(errors[:-1]) / errors[1:]
-    assert ratios == pytest.approx(2, abs=0.2), errors
-
-
-def test_ddim_carries_quantiles_to_quantiles():
-    """In one dimension the deterministic map keeps the order: the share of the prior that reaches the left mode is the
-    left mode's weight."""
-    schedule = cosine_schedule(500)
-    x_T = one(np.linspace(-4, 4, 4001))
-    *_, x_0 = ddim_sampling(schedule, mixture_denoiser(schedule, (0.3, 0.7), (-1.5, 1.0), (0.15, 0.25)), x_T, None,
-                            None, steps=500)
-    assert (np.diff(x_0[:, 0, 0]) > 0).all()
-    border = x_T[np.searchsorted(x_0[:, 0, 0], -0.3), 0, 0]
-    assert border == pytest.approx(-0.5244, abs=0.02)  # the 30 % quantile of N(0, 1)
-
-
-@pytest.mark.parametrize("sampler", [ancestral_sampling, ddim_sampling])
-def test_samplers_stay_in_float32(sampler):
-    schedule = cosine_schedule(20)
-    x_T = np.ones((2, 3, 2), np.float32)
-    eps_theta = lambda x, t, cond: Tensor(np.float32(0.5) * x)
-    for x in sampler(schedule, eps_theta, x_T, None, np.random.default_rng(0), clip=1.0):
-        assert x.dtype == np.float32
+    leaves = Tensor(x_T, needs_grad=True), Tensor(cond, needs_grad=True)
+    with Tape() as tape:
+        end = x_0(*leaves)
+    tape.backward(end, g)
+    assert np.array_equal(end.data, x_0(x_T, cond))  # arrays in, the same arrays out
+    for leaf in leaves:
+        for i in np.ndindex(leaf.shape):
+            moved = [Tensor(other.data.astype(complex)) for other in leaves]
+            moved[leaves.index(leaf)].data[i] += 1e-20j
+            slope = (x_0(*moved).data.imag * g).sum() / 1e-20
+            assert leaf.grad[i] == pytest.approx(slope, rel=1e-9, abs=1e-9)

@@ -27,8 +27,9 @@ def test_both_files_are_small():
 @pytest.mark.slow
 def test_every_shipped_episode_replays_to_its_recorded_states(shipped):
     env, starts = PushTEnv(), np.r_[0, shipped["episode_ends"]]
-    for seed, begin, end in zip(shipped["seed"], starts, starts[1:]):
-        start, info = env.reset(seed=int(seed))
+    for seed, given, begin, end in zip(shipped["seed"], shipped["start"], starts, starts[1:]):
+        drawn = np.isnan(given).any()
+        start, info = env.reset(seed=int(seed), options=None if drawn else {"state": given, "order": "exact"})
         carried_out = shipped["action"][begin:end] + shipped["noise"][begin:end]
         states = np.vstack([start, env.simulate(carried_out[:-1])])
         off = np.abs(states - shipped["state"][begin:end])
@@ -39,10 +40,12 @@ def test_every_shipped_episode_replays_to_its_recorded_states(shipped):
 
 def test_the_shipped_file_is_what_its_recipe_makes(shipped):
     recipe = json.loads(str(shipped["recipe"]))
-    options = {name: value for name, value in recipe.items() if name not in ("seeds", "versions")}
-    made = collect.make([0, 1, 2, 3], Here(), **options)
-    for name in ("state", "action", "noise"):
-        assert (made[name] == shipped[name][:len(made[name])]).all(), f"{name}; it was made with {recipe['versions']}"
+    options = {name: value for name, value in recipe.items() if name != "versions"}
+    starts = np.r_[0, shipped["episode_ends"]]
+    for k in (0, len(shipped["seed"]) - 3):  # from the seeds' own starts, and from states that a policy visited
+        made = collect.make(shipped["seed"][k:k + 3], Here(), starts=shipped["start"][k:k + 3], **options)
+        for name in ("state", "action", "noise"):
+            assert (made[name] == shipped[name][starts[k]:starts[k + 3]]).all(), f"{name}; made with {recipe['versions']}"
 
 
 def test_the_shipped_episodes_leave_the_seeds_for_scoring_alone(shipped):

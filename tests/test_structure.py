@@ -8,9 +8,10 @@ from conftest import ROOT
 
 METHOD = sorted((ROOT / "minidiff").glob("*.py"))
 # each file imports from lines above it only
-STOREYS = ["__init__", "tensor", "layers", "nn optim", "diffusion", "samplers baselines", "demos checkpoint progress",
+STOREYS = ["__init__", "tensor", "layers", "nn optim", "diffusion", "samplers guidance baselines", "demos checkpoint progress",
            "policy __main__"]
-TASK_STOREYS = ["__init__", "env", "features draw", "chart rollout expert live", "collect watch record"]
+TASK_STOREYS = ["__init__", "env", "features draw disturb", "chart expert live", "candidates", "rollout",
+                "collect modes watch record"]
 STOREY = {name: height for height, names in enumerate(STOREYS) for name in names.split()}
 TASK_STOREY = {name: height for height, names in enumerate(TASK_STOREYS) for name in names.split()}
 

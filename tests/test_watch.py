@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from minidiff import demos
 from minidiff.pusht import EXPERT_DEMOS, draw, live, record, watch
+from minidiff.pusht.candidates import best
 from minidiff.pusht.env import CENTER_OF_GRAVITY, GOAL_POSE, PushTEnv, keypoints
 from minidiff.pusht.expert import demonstrate
 from minidiff.pusht.features import PUSHT
@@ -117,20 +118,10 @@ def test_the_chain_is_spread_over_the_time_that_there_is(game):
 
 def test_a_step_carries_out_the_chosen_plan_and_its_choice_is_that_of_the_simulator(game):
     wait(game, 0.095)
-    plans, before = game.plans, game.env.state
-    assert plans.shape == (16, 8, 2) and game.chosen == watch.best_candidate(before, plans, game.scratch)
+    plans = game.plans
+    assert plans.shape == (16, 8, 2) and (plans[game.chosen] == best(game.env, game.scratch, plans)[0]).all()
     wait(game, 0.1)
     assert game.env.snapshot().actions[0] == tuple(np.clip(plans[game.chosen][0], 0, 512))
-
-
-def test_the_best_candidate_is_the_one_that_leaves_the_T_nearest_to_its_goal():
-    goal = middle(np.array([0, 0, *GOAL_POSE]))
-    state = np.array([*goal - [100, 0], *np.array(GOAL_POSE) - [30, 0, 0]])  # the T is too far left, the agent left of it
-    away = np.linspace(0, 1, 16)[:, None] * [90, 0]
-    plans = state[:2] + np.stack([0 * away, -away, 0.3 * away, away, 1.5 * away])
-    env = PushTEnv(state_order="exact")
-    assert watch.best_candidate(state, plans, env) == 3
-    assert watch.best_candidate(state, plans[[3, 1, 0]], env) == 0
 
 
 def test_the_end_of_an_episode_is_shown_before_the_next_one_begins(game):
@@ -267,8 +258,10 @@ def test_the_policy_plans_anew_for_a_T_that_was_moved_and_forgets_what_was_befor
     policy = game.policies["ancestral"]
     denoise = policy.denoise
     policy.denoise = lambda obs, rng: asked.append(obs) or denoise(obs, rng)
+    velocity = game.env.motion[5:]
     game.handle(pygame.event.Event(pygame.MOUSEWHEEL, x=0, y=9))
     state = game.env.state
+    assert np.array_equal(game.env.motion[5:], velocity) and velocity.any(), "the agent is not stopped"
     assert len(game.seen) == 1 and np.array_equal(game.seen[0], state) and game.steps == 3
     game.handle(key("space"))
     game.handle(pygame.event.Event(pygame.MOUSEWHEEL, x=0, y=1))
@@ -463,7 +456,7 @@ def test_without_a_display_the_command_says_so_in_a_sentence_and_what_to_do_inst
 
 @pytest.mark.parametrize("arguments, said", [
     ("--policy mouse", "go together"), ("--record mine.npz", "go together"), ("--policy mouse --record mine.txt", "go together"),
-    ("--watch --json a.json", "a window shows"), ("--watch --film a.png", "a window shows"),
+    ("--watch --json a.json", "a window shows"), ("--watch --film a.png", "a window shows"), ("--watch --delay 2", "it takes no --delay"),
     ("--watch --policy mouse --record mine.npz", "a window shows")])
 def test_the_command_refuses_what_does_not_go_together(arguments, said, tmp_path):
     result = subprocess.run(command("eval.py", *arguments.split()), cwd=tmp_path, capture_output=True, text=True, timeout=60)

@@ -133,8 +133,9 @@ class PushTEnv:
         """Begin an episode. Returns (observation, {"coverage": float}).
 
         seed: starts a new generator; None goes on with the environment's own. options: a dict with "state", five
-        finite numbers (agent x, y, block x, y, angle) to start from instead of a drawn start, and perhaps "order"
-        in place of `state_order`. Anything else raises ValueError. As in the original, one physics step follows.
+        finite numbers (agent x, y, block x, y, angle) or the seven of `motion`, to start from instead of a drawn start,
+        and perhaps "order" in place of `state_order`. Anything else raises ValueError. As in the original, one physics
+        step follows.
         """
         options = options or {}
         for key in options:
@@ -144,7 +145,7 @@ class PushTEnv:
         if seed is not None or self._rng is None:
             self._rng = np.random.RandomState(seed) if self.seeding == "legacy" else np.random.default_rng(seed)
         if "state" in options:
-            self._begin(_numbers("state", options["state"], 5), order)
+            self._begin(_numbers("state", options["state"], 7 if np.size(options["state"]) == 7 else 5), order)
         else:
             self._begin(self._draw_start(), "legacy")
         return self._observation(), {"coverage": coverage(self._pose)}
@@ -181,6 +182,11 @@ class PushTEnv:
         (agent_x, agent_y), (x, y, angle) = self._agent_xy, self._pose
         return np.array([agent_x, agent_y, x, y, angle % (2 * math.pi)])
 
+    @property
+    def motion(self):
+        """(7,) float64: `state`, and the agent's velocity (px/s); nothing else keeps moving."""
+        return np.array([*self.state, *self._velocity])
+
     def snapshot(self):
         """This moment, picklable, for `restore` here or in another PushTEnv. The random generator is not part of it.
 
@@ -194,7 +200,8 @@ class PushTEnv:
     def restore(self, snapshot):
         """Go to the moment of a snapshot by living through it again (20 us a step). Returns the observation.
 
-        `reset(options={"state": env.state, "order": "exact"})` has a fixed price but forgets speeds and contacts.
+        `reset(options={"state": env.motion, "order": "exact"})` has a fixed price but forgets contacts: after 16 steps
+        in the middle of a push it is mostly exact, rarely 0.1 px off.
         """
         start, order, actions = snapshot
         self._begin(start, order)
@@ -246,7 +253,7 @@ class PushTEnv:
         else:
             block.angle, block.position = start[4], start[2:4]
         space.step(_DT)
-        self._start, self._order, self._actions, self._velocity = start, order, [], (0.0, 0.0)
+        self._start, self._order, self._actions, self._velocity = start, order, [], start[5:] or (0.0, 0.0)
         self._look()
 
     def _advance(self, target_x, target_y):

@@ -49,8 +49,8 @@ class Demonstration(NamedTuple):
     faces: tuple = ()  # which side of the T (0..7, as in OUTLINE) each push was aimed at
 
 
-def demonstrate(seed, stream=0, samples=24, refine=2, stop_coverage=0.97, noise=0.0, max_steps=300):
-    """Solve the start that PushTEnv draws from `seed`. Returns a Demonstration.
+def demonstrate(seed, stream=0, samples=24, refine=2, stop_coverage=0.97, noise=0.0, max_steps=300, start=None):
+    """Solve the start that PushTEnv draws from `seed`, or a state (5,) given as `start`. Returns a Demonstration.
 
     stream   another number makes other choices from the same start.
     samples  contacts drawn for each push: more of them make episodes shorter and more alike.
@@ -60,7 +60,7 @@ def demonstrate(seed, stream=0, samples=24, refine=2, stop_coverage=0.97, noise=
     """
     rng = np.random.default_rng([seed, stream])
     env, scratch = PushTEnv(), PushTEnv(state_order="exact")
-    state, info = env.reset(seed=seed)
+    state, info = env.reset(seed=seed, options=None if start is None else {"state": start, "order": "exact"})
     rows, faces, drift = [], [], np.zeros(2)
     while not rows or (info["coverage"] <= stop_coverage and len(rows) < max_steps):
         actions, face = plan(state, scratch, rng, samples, refine)

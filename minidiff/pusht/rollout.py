@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from . import draw
+from .candidates import decide
+from .disturb import DisturbedEnv
 from .env import SUCCESS_COVERAGE, PushTEnv, coverage
 
 CHUNK = 50  # episodes in one batch. Fixed, so that results do not depend on the number of workers
@@ -17,6 +19,8 @@ class Episode(NamedTuple):
     success: bool  # coverage > 0.95 at some step
     steps: int  # steps taken; an episode ends with success or at the limit
     final_coverage: float
+    candidates: float = 1.0  # plans tried for a decision, on average
+    decision_ms: float | None = None  # time of a decision, the median; not taken where all episodes decide at once
 
 
 class EpisodeNoise:
@@ -30,19 +34,32 @@ class EpisodeNoise:
         return np.stack([self.rngs[i].standard_normal(shape[1:], dtype) for i in self.active])
 
 
-def rollout(policy, seeds, noise_seed=0, max_steps=300, record=False, **env_options):
+def rollout(policy, seeds, noise_seed=0, max_steps=300, record=False, candidates=1, budget_ms=None, disturb=None,
+            **env_options):
     """Run one episode per seed until success or max_steps, all planned together.
 
-    Returns a list of Episodes; with `record`, also the states of each episode, (steps+1, 5).
+    candidates, budget_ms: for each decision so many plans, or as many as fit into the time, judged in a copy of the world
+    (candidates.py). disturb: the options of a DisturbedEnv. Returns a list of Episodes; with `record`, also the states of
+    each episode as seen, (steps+1, 5).
     """
-    envs = [PushTEnv(max_steps=max_steps, **env_options) for _ in seeds]
+    make, disturb = (DisturbedEnv, disturb) if disturb else (PushTEnv, {})
+    envs = [make(max_steps=max_steps, **disturb, **env_options) for _ in seeds]
     states = [[env.reset(seed=int(seed))[0]] for env, seed in zip(envs, seeds)]
     best, last = np.zeros(len(envs)), np.zeros(len(envs))
     noise, active = EpisodeNoise(seeds, noise_seed), list(range(len(envs)))
+    scratch, decisions = PushTEnv(), [[] for _ in envs]  # of each episode: (plans tried, milliseconds)
     while active:
-        noise.active = active
-        obs = np.stack([_latest(states[i], policy.obs_horizon) for i in active])
-        for i, actions in zip(list(active), policy.plan(obs, noise)):
+        obs = [_latest(states[i], policy.obs_horizon) for i in active]
+        if candidates == 1 and budget_ms is None:
+            noise.active = active
+            plans = policy.plan(np.stack(obs), noise)
+        else:
+            plans = []
+            for i, seen in zip(active, obs):
+                plan, *cost = decide(policy, envs[i], scratch, seen, noise.rngs[i], candidates, budget_ms)
+                plans.append(plan)
+                decisions[i].append(cost)
+        for i, actions in zip(list(active), plans):
             for action in actions[:policy.action_horizon]:
                 state, _, terminated, truncated, info = envs[i].step(action)
                 states[i].append(state)
@@ -53,6 +70,8 @@ def rollout(policy, seeds, noise_seed=0, max_steps=300, record=False, **env_opti
                     break
     episodes = [Episode(int(seed), min(b / SUCCESS_COVERAGE, 1.0), bool(b > SUCCESS_COVERAGE), len(s) - 1, float(c))
                 for seed, b, s, c in zip(seeds, best, states, last)]
+    episodes = [e._replace(candidates=float(np.mean(d, 0)[0]), decision_ms=float(np.median(d, 0)[1])) if d else e
+                for e, d in zip(episodes, decisions)]
     return (episodes, [np.stack(s) for s in states]) if record else episodes
 
 
@@ -82,12 +101,30 @@ def summary(episodes):
     n, score = len(episodes), np.array([e.score for e in episodes])
     successes = int(np.sum([e.success for e in episodes]))
     steps = [e.steps for e in episodes if e.success]
+    times = [e.decision_ms for e in episodes if e.decision_ms is not None]
     return {"n": n, "first_seed": min(e.seed for e in episodes), "last_seed": max(e.seed for e in episodes),
             "score": float(score.mean()), "score_ci95": [float(b) for b in bootstrap(score)],
             "success": successes / n, "success_ci95": list(wilson(successes, n)),
             "below_half": float((score < 0.5).mean()),
             "final_coverage": float(np.mean([e.final_coverage for e in episodes])),
-            "steps_to_success": float(np.median(steps)) if steps else None}
+            "steps_to_success": float(np.median(steps)) if steps else None,
+            "candidates": float(np.mean([e.candidates for e in episodes])),
+            "decision_ms": float(np.median(times)) if times else None}
+
+
+def compare(a, b):
+    """Two score sheets of the same seeds, b against a: the mean differences of score and success, each with the 95 %
+    interval of a bootstrap over pairs. a, b: lists of Episodes. ValueError where no seed is in both."""
+    first = {e.seed: e for e in a}
+    pairs = [(first[e.seed], e) for e in b if e.seed in first]
+    if not pairs:
+        raise ValueError("the two have no seed in common, so there is nothing to compare")
+    result = {"n": len(pairs)}
+    for name in ("score", "success"):
+        difference = np.array([float(getattr(y, name)) - float(getattr(x, name)) for x, y in pairs])
+        result |= {name: float(difference.mean()), f"{name}_ci95": [float(v) for v in bootstrap(difference)]}
+    return result | {"only_a": sum(x.success > y.success for x, y in pairs),
+                     "only_b": sum(y.success > x.success for x, y in pairs)}
 
 
 def sentence(s):

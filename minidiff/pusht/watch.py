@@ -10,8 +10,9 @@ import numpy as np
 
 from . import draw
 from .draw import BLUE, GREEN, GREY, INK, ORANGE, PAPER, VERMILLION
+from .candidates import best
 from .env import CENTER_OF_GRAVITY, WORLD_SIZE, PushTEnv
-from .expert import distance, misfit, to_body, to_world
+from .expert import distance, to_body, to_world
 from .live import UNIT, Clock, key_name, overlay, panel, picture
 from .rollout import _latest
 
@@ -22,7 +23,7 @@ TRAIL = 60  # steps for which one sees where the agent has been
 AFTERGLOW = 1.5  # s for which the end of an episode is shown
 REACH = (85.0, 427.0)  # where the mouse may put the T's centre of gravity: all of the T stays within the walls
 HELP = (("space", "pause, or go on"), ("→ or .", "one step"), ("+  −", "faster, slower"), ("n", "another start"),
-        ("c", "16 candidate plans, or a single one"), ("s", "the next sampler"), ("h", "this help"),
+        ("c", "many candidate plans, or a single one"), ("s", "the next sampler"), ("h", "this help"),
         ("q or Esc", "quit"), ("left button", "drag the T"), ("right button, wheel", "turn the T"))
 COLOURS = ((GREEN, "the goal"), (BLUE, "the T"), (GREY, "candidate plans"), (INK, "the plan that was chosen"),
            (VERMILLION, "the agent, and its next actions"), (ORANGE, "where the agent has been"))
@@ -31,11 +32,13 @@ COLOURS = ((GREEN, "the goal"), (BLUE, "the T"), (GREY, "candidate plans"), (INK
 class Watch:
     """A policy at work. policies: name -> DiffusionPolicy, in the order in which the key s goes through them."""
 
-    def __init__(self, policies, seed=5000, noise_seed=0, max_steps=300, seeding="legacy", now=time.monotonic):
+    def __init__(self, policies, seed=5000, noise_seed=0, max_steps=300, seeding="legacy", candidates=CANDIDATES,
+                 now=time.monotonic):
         self.policies, self.name = policies, next(iter(policies))
-        self.env, self.scratch = PushTEnv(seeding=seeding), PushTEnv(state_order="exact")
+        self.env, self.scratch = PushTEnv(seeding=seeding), PushTEnv()
         self.noise_seed, self.max_steps, self.clock = noise_seed, max_steps, Clock(now)
-        self.candidates, self.paused, self.help, self.decisions = CANDIDATES, False, False, []  # decisions: ms each
+        self.candidates, self.many, self.paused, self.help = candidates, candidates, False, False
+        self.decisions = []  # milliseconds
         self.length = math.inf  # of the chain; not known before one was seen to its end
         self.start(seed)
 
@@ -64,7 +67,8 @@ class Watch:
             self.plans, self.passed = plans, self.passed + 1
         else:
             self.chain, self.length = None, self.passed
-            self.chosen = best_candidate(self.env.state, self.plans, self.scratch) if len(self.plans) > 1 else 0
+            plan = best(self.env, self.scratch, self.plans)[0] if len(self.plans) > 1 else self.plans[0]
+            self.chosen = int((self.plans == plan).all((1, 2)).argmax())
         self.spent, self.fresh = self.spent + time.perf_counter() - began, True
         if self.chain is None:
             self.decisions.append(1000 * self.spent)
@@ -127,7 +131,7 @@ class Watch:
         elif key == "n":
             self.start(self.seed + 1)
         elif key == "c" and not self.ended:
-            self.candidates = 1 if self.candidates > 1 else CANDIDATES
+            self.candidates = 1 if self.candidates > 1 else self.many
             self.decide()
         elif key == "s" and not self.ended:
             names = list(self.policies)
@@ -158,8 +162,9 @@ class Watch:
         """Put the T's centre of gravity (a complex number, px) somewhere, within reach. What came before is forgotten."""
         centre = complex(np.clip(centre.real, *REACH), np.clip(centre.imag, *REACH))
         corner = centre - np.exp(1j * angle) * complex(*CENTER_OF_GRAVITY)
-        state, info = self.env.reset(options={"state": [*self.env.state[:2], corner.real, corner.imag, angle],
-                                              "order": "exact"})
+        agent_x, agent_y, _, _, _, *velocity = self.env.motion
+        state, info = self.env.reset(options={"order": "exact", "state": [agent_x, agent_y, corner.real, corner.imag, angle,
+                                                                          *velocity]})
         self.coverage, self.seen = info["coverage"], [state]
         if self.paused:
             self.decide()  # else the next plan comes soon enough
@@ -190,15 +195,6 @@ def label(policy):
     """A policy's sampler in words: "ancestral", "ddim 4"."""
     name = policy.sampler.__name__.removesuffix("_sampling").replace("_", " ")
     return f"{name} {policy.options['steps']}" if policy.options.get("steps") else name
-
-
-def best_candidate(state, plans, scratch):
-    """Which of the plans (K, H, 2), tried from a state in a scratch world, leaves the T nearest to the goal (misfit)."""
-    ends = []
-    for plan in plans:
-        scratch.reset(options={"state": state})
-        ends.append(scratch.simulate(plan)[-1, 2:])
-    return int(np.argmin(misfit(np.array(ends))))
 
 
 def fan(pg, canvas, unit, plans, chosen, upcoming):
