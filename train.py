@@ -82,7 +82,7 @@ class Run:
         self.net, self.weight = self.eps_theta.net, loss_weight(self.schedule, config.weight)
         self.optimiser = AdamW(self.net.theta, config.weight_decay, ema_decay=config.ema)
         self.losses = np.zeros(config.steps, np.float32)
-        self.bands = np.full((POINTS, BANDS), np.nan, np.float32)  # L_simple by quarters of the chain, POINTS times a run
+        self.bands = np.full((min(POINTS, config.steps), BANDS), np.nan, np.float32)  # see loss_by_band
         self.n, self.cpu_before = 0, -time.process_time()  # steps done, CPU seconds of earlier sessions
 
     def step(self):
@@ -100,8 +100,9 @@ class Run:
         tape.backward(loss)
         self.optimiser.step(flat_gradient(self.net.params), learning_rate(self.n, c.steps, c.lr, c.warmup))
         self.losses[self.n] = loss.data
-        if c.objective in ("simple", "hybrid") and self.n * POINTS % c.steps < POINTS:
-            self.bands[self.n * POINTS // c.steps] = self.loss_by_band()
+        points = len(self.bands)
+        if c.objective in ("simple", "hybrid") and self.n * points % c.steps < points:
+            self.bands[self.n * points // c.steps] = self.loss_by_band()
         self.n += 1
         if not math.isfinite(self.losses[self.n - 1]):
             self.diverged()
@@ -214,7 +215,7 @@ def draw(run, seeds):
     title = {"simple": f"L_simple, lambda = {run.config.weight}", "hybrid": f"L_hybrid, lambda = {run.config.weight}",
              "bound": "L_vlb", "mse": "mean squared error", "mixture": "-log p"}[run.config.objective]
     quarters = [1 + q * run.schedule.T // BANDS for q in range(BANDS + 1)]
-    lines = [(f"t = {low}..{high - 1}", np.arange(POINTS) * run.config.steps / POINTS, by_t)
+    lines = [(f"t = {low}..{high - 1}", np.arange(len(by_t)) * run.config.steps / len(by_t), by_t)
              for low, high, by_t in zip(quarters, quarters[1:], run.bands.T) if high > low and np.isfinite(by_t).any()]
     chart.curves(run.folder / "loss.png", [("training loss", (np.arange(len(means)) + 0.5) * width, means), *lines],
                  f"{title}, {run.config.net}", "gradient step", "loss",
