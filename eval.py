@@ -13,7 +13,7 @@
     python eval.py --policy mouse --record FILE.npz                     a window: demonstrations of your own, by the mouse
 
 Score is the mean over episodes of the highest min(coverage / 0.95, 1) that was reached; success is coverage above 0.95
-at some step. Seeds below 10,000 are for tuning (the demonstrations that come with minidiff start from 0..1199); those
+at some step. Seeds below 10,000 are for tuning (the demonstrations that come with minidiff start from others); those
 from 100,000 on are for the result that you report.
 """
 import minidiff  # first: it decides how many threads NumPy's BLAS takes

@@ -24,7 +24,7 @@ import numpy as np
 
 from minidiff import checkpoint, demos, policy
 from minidiff.baselines import mixture_loss, mse_loss
-from minidiff.diffusion import SCHEDULES, WEIGHTS, l_hybrid, l_simple, l_vlb, loss_weight, sample_t
+from minidiff.diffusion import SCHEDULES, WEIGHTS, l_hybrid, l_simple, l_vlb, loss_weight, q_sample, sample_t
 from minidiff.nn import NETWORKS
 from minidiff.optim import AdamW, flat_gradient, keep_freed_memory, learning_rate
 from minidiff.progress import Progress
@@ -32,8 +32,8 @@ from minidiff.pusht import EXPERT_DEMOS, chart, rollout
 from minidiff.pusht.features import PUSHT
 from minidiff.tensor import Tape
 
-
-SCORE_SEED = 5000  # a seed for tuning, and no start of the demonstrations that come with minidiff (those have 0..1199)
+SCORE_SEED = 5000  # a seed for tuning, and no start of the demonstrations that come with minidiff (those lie below 3000)
+POINTS, BANDS = 100, 4  # of the curves of the loss by t
 
 
 def knob(default, help, least=None, choices=None):
@@ -83,6 +83,7 @@ class Run:
         self.net, self.weight = self.eps_theta.net, loss_weight(self.schedule, config.weight)
         self.optimiser = AdamW(self.net.theta, config.weight_decay, ema_decay=config.ema)
         self.losses = np.zeros(config.steps, np.float32)
+        self.bands = np.full((min(POINTS, config.steps), BANDS), np.nan, np.float32)  # see loss_by_band
         self.n, self.cpu_before = 0, -time.process_time()  # steps done, CPU seconds of earlier sessions
 
     def step(self):
@@ -100,9 +101,20 @@ class Run:
         tape.backward(loss)
         self.optimiser.step(flat_gradient(self.net.params), learning_rate(self.n, c.steps, c.lr, c.warmup))
         self.losses[self.n] = loss.data
+        points = len(self.bands)
+        if c.objective in ("simple", "hybrid") and self.n * points % c.steps < points:
+            self.bands[self.n * points // c.steps] = self.loss_by_band()
         self.n += 1
         if not math.isfinite(self.losses[self.n - 1]):
             self.diverged()
+
+    def loss_by_band(self, batch=256):
+        """L_simple (BANDS,) over t in the first quarter of the chain, the second, .. on one and the same draw each time."""
+        rng = np.random.default_rng(self.config.seed)
+        i, t = rng.integers(0, len(self.x0), batch), 1 + np.arange(batch) * self.schedule.T // batch
+        x0, eps = self.x0[i], rng.standard_normal((batch, *self.x0.shape[1:]), dtype=np.float32)
+        error = eps - self.eps_theta(q_sample(self.schedule, x0, t, eps), t, self.cond[i]).data
+        return (self.weight[t] * (error**2).mean((1, 2))).reshape(BANDS, -1).mean(1)
 
     def cpu_seconds(self):
         return self.cpu_before + time.process_time()
@@ -131,7 +143,8 @@ class Run:
         self.cpu_before += meta["cpu_seconds"]
 
     def trained_arrays(self):
-        return {"theta": self.net.theta, "ema": self.optimiser.ema, "m": self.optimiser.m, "v": self.optimiser.v}
+        return {"theta": self.net.theta, "ema": self.optimiser.ema, "m": self.optimiser.m, "v": self.optimiser.v,
+                "bands": self.bands}
 
     def diverged(self):
         kept = f"the last good checkpoint is kept in {self.path}" if self.path.exists() else "nothing was saved yet"
@@ -203,9 +216,12 @@ def draw(run, seeds):
     means = run.losses[:run.n // width * width].reshape(-1, width).mean(1)
     title = {"simple": f"L_simple, lambda = {run.config.weight}", "hybrid": f"L_hybrid, lambda = {run.config.weight}",
              "bound": "L_vlb", "mse": "mean squared error", "mixture": "-log p"}[run.config.objective]
-    chart.curves(run.folder / "loss.png", [("training loss", (np.arange(len(means)) + 0.5) * width, means)],
+    quarters = [1 + q * run.schedule.T // BANDS for q in range(BANDS + 1)]
+    lines = [(f"t = {low}..{high - 1}", np.arange(len(by_t)) * run.config.steps / len(by_t), by_t)
+             for low, high, by_t in zip(quarters, quarters[1:], run.bands.T) if high > low and np.isfinite(by_t).any()]
+    chart.curves(run.folder / "loss.png", [("training loss", (np.arange(len(means)) + 0.5) * width, means), *lines],
                  f"{title}, {run.config.net}", "gradient step", "loss",
-                 note=f"each point is a mean over {width} steps")
+                 note=f"training loss: each point is a mean over {width} steps" + "; the others: quarters of the chain" * bool(lines))
     print(f"picture: {run.folder / 'loss.png'}")
     if seeds:
         rollout.film(run.folder / "rollouts.png", policy.load(run.path, PUSHT)[0], seeds)
@@ -239,7 +255,7 @@ def parse_arguments():
     if args.resume:
         if given or args.out:
             parser.error(f"--resume goes on with the run's own config and folder; it takes no {flag([*given, 'out'][0])}")
-        arrays, meta = checkpoint.load(Path(args.resume) / "checkpoint.npz", ("theta", "ema", "m", "v", "losses"))
+        arrays, meta = checkpoint.load(Path(args.resume) / "checkpoint.npz", ("theta", "ema", "m", "v", "losses", "bands"))
         return args, Config(**meta["config"]), Path(args.resume), (arrays, meta)
     config = Config(**given)
     config.width = config.width or {"mlp": 256, "conv": 64}[config.net]
