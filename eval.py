@@ -74,7 +74,8 @@ def parse_arguments():
                         help="how a seed becomes a start; published seeds are legacy (default: legacy)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one for each core)")
     parser.add_argument("--json", metavar="FILE", help="write every episode and the summary to FILE")
-    parser.add_argument("--film", metavar="FILE", help="draw the first four episodes to FILE (PNG)")
+    parser.add_argument("--film", metavar="FILE", help="draw the first four episodes to FILE: .png, a strip; .webp or .gif, "
+                                                 "moving, with the plans (needs pip install 'minidiff[film]')")
     parser.add_argument("--bound", metavar="DEMOS", help="no episodes: the variational bound of -log p(plan), eq. 10, on "
                                                          "plans of a file of demonstrations that it was not trained on")
     parser.add_argument("--watch", action="store_true", help="no scores: a window in which the policy plays, the best of "
@@ -152,8 +153,9 @@ def main():
         print(f"every episode: {args.json}")
     if args.film:
         try:
-            rollout.film(args.film, trained, seeds[:4], args.noise_seed, **world)
-        except RuntimeError as error:  # no pygame
+            draw_film = rollout.film if args.film.endswith(".png") else rollout.animation
+            draw_film(args.film, trained, seeds[:4], args.noise_seed, max_steps=args.max_steps, seeding=args.seeding)
+        except RuntimeError as error:  # no pygame, or no Pillow
             sys.exit(f"no picture {args.film}: {error}")
         print(f"picture: {args.film}")
 

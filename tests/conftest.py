@@ -75,6 +75,10 @@ def run(folder, script, *arguments, **environment):
                           env=os.environ | environment)
 
 
+def is_png(path):
+    return path.read_bytes().startswith(b"\x89PNG\r\n") and path.stat().st_size > 2000
+
+
 class Bomb:
     """Unpickling one makes the folder that it is armed with: a witness that code from a file was executed."""
 

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, command, run
+from conftest import ROOT, command, is_png, run
 
 from minidiff import checkpoint, policy
 from minidiff.pusht.features import PUSHT
@@ -23,10 +23,6 @@ def sentence(result, code=None):
     assert result.returncode == code if code else result.returncode not in (0, None)
     assert "Traceback" not in result.stderr and "Warning" not in result.stderr, result.stderr
     return result.stderr.strip().splitlines()[-1]
-
-
-def is_png(path):
-    return path.read_bytes().startswith(b"\x89PNG\r\n") and path.stat().st_size > 2000
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ METHOD = sorted((ROOT / "minidiff").glob("*.py"))
 STOREYS = ["__init__", "tensor", "layers", "nn optim", "diffusion", "samplers guidance baselines", "demos checkpoint progress",
            "policy __main__"]
 TASK_STOREYS = ["__init__", "env", "features draw disturb", "chart expert live", "candidates", "rollout",
-                "collect modes watch record"]
+                "collect modes watch record", "gallery"]
 STOREY = {name: height for height, names in enumerate(STOREYS) for name in names.split()}
 TASK_STOREY = {name: height for height, names in enumerate(TASK_STOREYS) for name in names.split()}
 

@@ -70,7 +70,8 @@ def cross(pg, canvas, unit, target):
 
 
 def film_strip(path, rows, size=160):
-    """Write a PNG with an episode per row. rows: list of (label, frames, footer); frames: list of (state, caption).
+    """Write a PNG with an episode per row. rows: list of (label, frames, footer); frames: list of (state, caption), or
+    (state, caption, plans) with plans as in `frame`.
 
     Label and footer (lines) stand left of the frames, each caption under its frame, what the colours mean on top.
     size: px per frame where it is shown; the file holds twice as many, for crisp screens.
@@ -80,7 +81,8 @@ def film_strip(path, rows, size=160):
     pg, size, margin, gap = _pygame(), 2 * size, 48, 28
     heads = [[_text(pg, label, 32)] + [_text(pg, line, 26, GREY) for line in footer.splitlines()]
              for label, _, footer in rows]
-    strips = [[(frame(state, size=size), _text(pg, caption, 26, GREY)) for state, caption in frames]
+    strips = [[(frame(state, plans=plans[0] if plans else None, size=size), _text(pg, caption, 26, GREY))
+               for state, caption, *plans in frames]
               for _, frames, _ in rows]
     left = margin + gap + max(text.get_width() for head in heads for text in head)
     cell = max([size] + [caption.get_width() for strip in strips for _, caption in strip])
@@ -110,6 +112,21 @@ def save_png(path, array):
         raise ValueError(f"save_png: expected (height, width, 3) uint8, got {array.shape} {array.dtype}")
     encoded = io.BytesIO()
     pg.image.save(pg.surfarray.make_surface(array.swapaxes(0, 1)), encoded, "picture.png")
+    write_atomically(path, lambda file: file.write(encoded.getvalue()))
+
+
+def save_animation(path, frames, fps=10):
+    """Write frames, arrays as for `save_png`, as an animation that browsers show: .webp, .gif or .png by its name.
+
+    Raises RuntimeError without Pillow, which writes the format.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise RuntimeError("animations need Pillow: pip install 'minidiff[film]'") from error
+    first, *rest = map(Image.fromarray, frames)
+    encoded, kind = io.BytesIO(), os.path.splitext(path)[1][1:]
+    first.save(encoded, kind, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, quality=60, method=6)
     write_atomically(path, lambda file: file.write(encoded.getvalue()))
 
 

@@ -63,12 +63,12 @@ def demonstrated(state, count, rng):
     return np.concatenate([result, 512 - np.array(result)[..., ::-1]])
 
 
-def measure(policy, states, shown, plans):
-    """The row of the table for a policy, as a dictionary. shown: for each state what `demonstrated` gave."""
-    rng, sides, distances = np.random.default_rng(0), [], []
-    progress = Progress("states", len(states))
+def measure(move, states, shown):
+    """The row of the table, as a dictionary, for move(state, rng) -> actions (plans, STEPS, 2). shown: for each state what
+    `demonstrated` gave."""
+    rng, sides, distances, progress = np.random.default_rng(0), [], [], Progress("states", len(states))
     for k, (state, known) in enumerate(zip(states, shown)):
-        made = motions(policy, state, plans, rng)
+        made = move(state, rng)
         away = ((made - state[:2]) @ ACROSS).mean(1)
         sides.append([(away < -10).mean(), (np.abs(away) <= 10).mean(), (away > 10).mean()])
         off = ((made[:, None] - known[None]) ** 2).sum(-1).mean(-1)  # (plans, known)
@@ -77,6 +77,11 @@ def measure(policy, states, shown, plans):
     left, between, right = np.mean(sides, 0)
     return {"left": left, "between": between, "right": right, "distance": float(np.median(distances)),
             "both": np.mean([min(s[0], s[2]) >= 0.1 for s in sides])}
+
+
+def sentence(name, row):
+    return (f"{name}: left {row['left']:.0%}, between {row['between']:.0%}, right {row['right']:.0%}; both ways at "
+            f"{row['both']:.0%} of the states; {row['distance']:.0f} px from the nearest demonstrated motion")
 
 
 def main():
@@ -89,12 +94,12 @@ def main():
     args = parser.parse_args()
     states = symmetric_states(args.states, np.random.default_rng(0))
     shown = [demonstrated(state, 32, np.random.default_rng(k)) for k, state in enumerate(states)]
+    again = measure(lambda state, rng: demonstrated(state, args.plans // 2, rng), states, shown)
+    print(sentence("the demonstrator, drawn again", again))
     panels = []
     for path in args.runs:
         policy, meta = policies.load(path, PUSHT)
-        row = measure(policy, states, shown, args.plans)
-        print(f"{path}: left {row['left']:.0%}, between {row['between']:.0%}, right {row['right']:.0%}; both ways at "
-              f"{row['both']:.0%} of {len(states)} states; {row['distance']:.0f} px from the nearest demonstrated motion")
+        print(sentence(path, measure(lambda state, rng: motions(policy, state, args.plans, rng), states, shown)))
         panels.append((states[0], meta["config"]["objective"], motions(policy, states[0], 24, np.random.default_rng(0))))
     if args.picture:
         draw.film_strip(args.picture, [("one state,\n24 plans", panels, "")])

@@ -159,3 +159,24 @@ def film(path, policy, seeds, noise_seed=0, frames=8, **options):
         rows.append((f"seed {episode.seed}", [(states[k], f"step {k}: {coverage(states[k][2:]):.0%}") for k in picks],
                      ending))
     draw.film_strip(path, rows)
+
+
+def animation(path, policy, seeds, noise_seed=0, plans=8, size=240, max_steps=300, **options):
+    """The same episodes side by side, step by step, with several plans at each decision, of which the first is carried
+    out. path: .webp or .gif, by Pillow. An episode that is over waits for the others."""
+    films = []
+    for seed in seeds:
+        env, rng, film, done = PushTEnv(max_steps=max_steps, **options), np.random.default_rng([noise_seed, seed]), [], False
+        states = [env.reset(seed=int(seed))[0]]
+        while not done:
+            fan = policy.plan(np.repeat(_latest(states, policy.obs_horizon)[None], plans, 0), rng)
+            for action in fan[0][:policy.action_horizon]:
+                film.append(draw.frame(states[-1], plans=fan, size=size))
+                state, _, terminated, truncated, _ = env.step(action)
+                states.append(state)
+                done = terminated or truncated
+                if done:
+                    break
+        films.append(film + [draw.frame(states[-1], size=size)])
+    last = max(map(len, films)) + 10  # a second to look at the end
+    draw.save_animation(path, [np.hstack([film[min(k, len(film) - 1)] for film in films]) for k in range(last)])
