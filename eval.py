@@ -34,8 +34,7 @@ from minidiff.pusht import SHIPPED_POLICY, draw, live, record, rollout, watch
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 
-SAMPLER_OPTIONS = {"steps": ("ddim", "flow", "sde", "langevin"), "eta": ("ddim",), "variance": ("ancestral",),
-                   "repeats": ("langevin", "pc"), "size": ("langevin", "pc"), "spread": ("regression", "mixture")}
+SAMPLER_OPTIONS = ("steps", "eta", "variance", "repeats", "size", "spread")  # handed on to the sampler
 
 
 def parse_arguments():
@@ -101,9 +100,6 @@ def parse_arguments():
                        "kick_block": 512, "kick_agent": 512, "obs_noise": 512, "delay": 100}.items():
         if getattr(args, name) is not None and not all(0 <= value <= most for value in np.atleast_1d(getattr(args, name))):
             parser.error(f"--{name.replace('_', '-')} must be from 0 to {most}")
-    for name, samplers in SAMPLER_OPTIONS.items():
-        if getattr(args, name) is not None and args.sampler not in (samplers if args.sampler else (*samplers, None)):
-            parser.error(f"--{name} belongs to --sampler {' or '.join(samplers)}")
     return args
 
 

@@ -1,4 +1,6 @@
 """The receding-horizon policy: observe, plan a chunk of actions, carry out its first few, plan again."""
+import inspect
+
 import numpy as np
 
 from . import checkpoint
@@ -73,6 +75,10 @@ class DiffusionPolicy:
             raise ValueError(f"action_horizon {action_horizon}: a plan has {pred_horizon} actions to choose from")
         if sampler not in SAMPLERS:
             raise ValueError(f"sampler '{sampler}': choose from {', '.join(SAMPLERS)}")
+        takes = [*inspect.signature(SAMPLERS[sampler]).parameters][5:]  # after the five that all samplers take
+        for name in options:
+            if name not in takes:
+                raise ValueError(f"the sampler {sampler} takes no {name}, but {' and '.join(takes)}")
         self.eps_theta, self.schedule, self.task, self.normaliser = eps_theta, schedule, task, normaliser
         self.obs_horizon, self.pred_horizon, self.action_horizon = obs_horizon, pred_horizon, action_horizon
         self.sampler, self.clip, self.options = SAMPLERS[sampler], clip, options

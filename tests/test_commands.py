@@ -264,9 +264,39 @@ def test_a_policy_that_regresses_has_no_bound(demos_file, tmp_path):
     assert "it has no p(plan)" in sentence(run(tmp_path, "eval.py", "run", "--bound", demos_file))
 
 
+def test_candidates_and_disturbances_are_said_and_two_score_sheets_compared(trained):
+    folder, short = trained[0], ("run", "--episodes", 3, "--max-steps", 12, "--sampler", "ddim", "--steps", 2)
+    plain = run(folder, "eval.py", *short, "--json", "a.json")
+    kicked = run(folder, "eval.py", *short, "--json", "b.json", "--candidates", 3, "--kick-block", 50, 45, "--delay", 2)
+    assert "tried in the simulator" not in plain.stdout and "the best of 3 plans tried in the simulator, " in kicked.stdout
+    assert "kick block [50.0, 45.0], delay 2" in kicked.stdout, kicked.stderr
+    assert json.loads((folder / "b.json").read_text())["summary"]["candidates"] == 3
+    result = run(folder, "eval.py", "--compare", "a.json", "b.json")
+    assert re.match(r"b.json against a.json, 3 episodes in both:\nscore [+-]\d\.\d{4} \[", result.stdout), result.stderr
+    assert "points   (only the first succeeds: 0, only the second: 0)" in result.stdout
+    assert "run/config.json: not a file that eval.py --json wrote" in sentence(
+        run(folder, "eval.py", "--compare", "a.json", "run/config.json"))
+
+
+def test_a_budget_of_time_is_spent_on_plans(trained):
+    result = run(trained[0], "eval.py", "run", "--episodes", 1, "--max-steps", 12, "--budget-ms", 60)
+    tried = int(re.search(r"the best of (\d+) plans tried", result.stdout)[1])
+    assert tried >= 4, result.stderr
+
+
 def test_a_film_is_a_picture(trained):
     evaluate(trained[0], "--film", "film.png")
     assert is_png(trained[0] / "film.png")
+
+
+def test_a_moving_film_needs_pillow_and_says_so(trained):
+    result = evaluate(trained[0], "--film", "film.webp", "--max-steps", 6)
+    try:
+        from PIL import Image
+    except ImportError:
+        assert "animations need Pillow: pip install 'minidiff[film]'" in result.stderr
+    else:
+        assert Image.open(trained[0] / "film.webp").n_frames >= 6  # equal ones may be joined
 
 
 # ---- words --------------------------------------------------------------------------------------------------------
@@ -310,12 +340,12 @@ def test_train_refuses_what_it_cannot_do_in_a_sentence_and_leaves_nothing(argume
 
 @pytest.mark.parametrize("arguments, said", [
     ("nowhere", "eval.py: nowhere: no such checkpoint"),
-    ("run --steps 3", "--steps belongs to --sampler ddim or flow or sde or langevin"),
+    ("run --steps 3", "eval.py: the sampler ancestral takes no steps, but variance and clip"),
     ("run --sampler regression", "run/checkpoint.npz: trained by --objective simple, so its plans come from the sampler "
-                                 "ancestral or ddim or sde or flow or langevin or pc, not from regression"),
+                                 "ancestral or ddim or sde or flow or langevin or pc or shooting, not from regression"),
     ("run --guidance 1", "run/checkpoint.npz: guidance needs a network that was trained with --drop-cond above 0"),
     ("run --variance learned", "run/checkpoint.npz: trained by --objective simple, which learns no variance"),
-    ("run --sampler ddim --size 0.2", "--size belongs to --sampler langevin or pc"),
+    ("run --sampler ddim --size 0.2", "eval.py: the sampler ddim takes no size, but steps and eta and clip"),
     ("run --sampler ddim --steps 11", "eval.py: the chain takes 1 to T = 10 steps, not 11"),
     ("run --sampler ddim --eta 1.5", "--eta must be"),
     ("run --start-noise nan", "--start-noise must be"),
