@@ -72,6 +72,7 @@ def test_a_decision_tries_as_many_plans_as_it_was_told_to_or_as_there_is_time_fo
     assert tried > BATCH and tried % BATCH == 0
 
 
+@pytest.mark.slow
 def test_candidates_solve_what_their_first_plan_alone_does_not():
     """Plans that are the demonstrator's, each moved by 30 px of noise: trying 16 of them makes up for it."""
     shown = demonstrate(3)

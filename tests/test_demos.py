@@ -122,6 +122,7 @@ def test_a_file_cut_short_at_any_byte_is_refused(whole, scratch, cut):
     refused(scratch / "cut.npz")
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(st.lists(st.tuples(st.integers(-400, 400) | st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_file_with_changed_bytes_is_refused_or_means_the_same(whole, arrays, scratch, changes):

@@ -50,6 +50,7 @@ coordinate = st.floats(0, 512)
 states = st.tuples(coordinate, coordinate, coordinate, coordinate, st.floats(-7, 7)).map(np.array)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(states)
 def test_every_pixel_of_block_goal_and_agent_is_where_the_state_says(state):
@@ -182,6 +183,7 @@ def corners_of(picture):
     return np.argwhere(paper[:-1, 1:] & paper[1:, :-1] & ~paper[1:, 1:]) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, word", [(60, "step"), (80, "a caption wider than its frame, step"), (160, "step")])
 def test_a_film_strip_shows_each_frame_whole_with_its_caption_below_and_nothing_overlaps(tmp_path, size, word):
     rows, number = [], 0

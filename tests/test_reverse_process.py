@@ -137,6 +137,7 @@ def test_a_point_mass_with_beta_tilde_has_exact_marginals_all_the_way(schedule, 
     assert var == pytest.approx(1 - ab, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", ["beta", "beta-tilde"])
 def test_a_mixture_is_recovered_with_its_weights_means_and_spreads(variance):
     """The density of x_t on a grid, carried through the real p_theta step by step: x_0 has the mixture's law.

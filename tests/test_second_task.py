@@ -7,6 +7,7 @@ All that the method is told of a task is a Task; what trains, plans and keeps is
 import sys
 
 import numpy as np
+import pytest
 
 from minidiff import demos
 from minidiff.baselines import mse_loss
@@ -59,6 +60,7 @@ def plans(objective, n=60):
     return paths, np.array([np.interp(0, path[:, 1], path[:, 0]) for path in paths])
 
 
+@pytest.mark.slow
 def test_diffusion_passes_on_both_sides_where_regression_runs_into_the_wall():
     _, crossing = plans("simple")
     assert (np.abs(crossing) > WALL).mean() > 0.9

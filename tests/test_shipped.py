@@ -38,6 +38,7 @@ def test_every_shipped_episode_replays_to_its_recorded_states(shipped):
         assert env.step(carried_out[-1])[4]["coverage"] > 0.97, f"seed {seed}"
 
 
+@pytest.mark.slow
 def test_the_shipped_file_is_what_its_recipe_makes(shipped):
     recipe = json.loads(str(shipped["recipe"]))
     options = {name: value for name, value in recipe.items() if name != "versions"}

@@ -7,6 +7,7 @@ import pytest
 from minidiff import __main__ as walk
 
 
+@pytest.mark.slow
 def test_it_shows_the_chain_both_ways_recovers_both_modes_and_keeps_to_the_bound(capsys):
     walk.main(steps=1500)
     said = capsys.readouterr().out

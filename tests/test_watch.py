@@ -435,6 +435,7 @@ def test_a_kill_costs_the_episode_in_progress_and_no_other(tmp_path):
 
 # ---- the command --------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_the_command_plays_until_it_is_told_to_stop_and_sums_up(tmp_path):
     process = subprocess.Popen(command("eval.py", "--watch", "--sampler", "ddim", "--steps", 2), cwd=tmp_path, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"SDL_VIDEODRIVER": "dummy"})
