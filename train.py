@@ -259,8 +259,9 @@ def parse_arguments():
         return args, Config(**meta["config"]), Path(args.resume), (arrays, meta)
     config = Config(**given)
     config.width = config.width or {"mlp": 256, "conv": 64}[config.net]
-    if not config.ema < 1:
-        parser.error(f"--ema must be below 1, not {config.ema}")
+    for name in ("ema", "drop_cond"):
+        if not getattr(config, name) < 1:
+            parser.error(f"{flag(name)} must be below 1, not {getattr(config, name)}")
     if config.net == "conv" and config.width % 8:
         parser.error(f"--width must be a multiple of 8 for --net conv, not {config.width}")
     folder = Path(args.out or f"runs/{PUSHT.name}-{config.net}-{config.seed}")

@@ -336,6 +336,7 @@ def test_help_explains_every_flag(script):
     ("--demos d.npz --T 0", "--T must be at least 1, not 0"),
     ("--demos d.npz --steps many", "argument --steps: invalid int value: 'many'"),
     ("--demos d.npz --ema 1", "--ema must be below 1, not 1.0"),
+    ("--demos d.npz --drop-cond 1", "--drop-cond must be below 1, not 1.0"),
     ("--demos d.npz --seed -1", "--seed must be at least 0, not -1"),
     ("--demos d.npz --net conv --width 12", "--width must be a multiple of 8 for --net conv, not 12"),
     ("--demos d.npz --save-every 0", "--save-every must be at least 1, not 0"),

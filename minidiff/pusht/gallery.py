@@ -70,9 +70,9 @@ def steered(policy, **changes):
     return policy
 
 
-def to_one_side(policy, px=10.0):
-    """A policy whose plans' probability falls by e for every `px` that they lie farther left on average: a linear cost."""
-    weight = (-policy.normaliser.scale * modes.ACROSS / len(policy.normaliser.scale) / px).astype(np.float32)  # (H, D)
+def to_one_side(policy, px=5.0):
+    """A policy whose plans' probability falls by e for every `px` that they lie farther right on average: a linear cost."""
+    weight = (policy.normaliser.scale * modes.ACROSS / len(policy.normaliser.scale) / px).astype(np.float32)  # (H, D)
     return steered(policy, eps_theta=guidance.cost_guided(policy.schedule, policy.eps_theta, lambda x0: x0 * weight))
 
 
@@ -86,11 +86,11 @@ def to_end_at(policy, state, point):
 
 def steering(path, policy):
     rng = np.random.default_rng(0)
-    left, right = (float(((modes.motions(p, STATE, 200, rng) - STATE[:2]) @ modes.ACROSS).mean(1).__gt__(0).mean())
-                   for p in (policy, to_one_side(policy)))
+    before, after = (np.mean(((modes.motions(p, STATE, 200, rng) - STATE[:2]) @ modes.ACROSS).mean(1) < 0)
+                     for p in (policy, to_one_side(policy)))
     end = STATE[:2] + 100 * modes.ACROSS
-    panels = [(STATE, f"as learned: {left:.0%} to the right", modes.motions(policy, STATE, 24, rng)),
-              (STATE, f"by a cost: {right:.0%} to the right", modes.motions(to_one_side(policy), STATE, 24, rng)),
+    panels = [(STATE, f"as learned: {before:.0%} to the left", modes.motions(policy, STATE, 24, rng)),
+              (STATE, f"by a cost: {after:.0%} to the left", modes.motions(to_one_side(policy), STATE, 24, rng)),
               (STATE, "the last action settled", modes.motions(to_end_at(policy, STATE, end), STATE, 24, rng))]
     draw.film_strip(path, [("steering", panels, "one state,\n24 plans each")], size=300)
 

@@ -18,7 +18,7 @@ from .env import WORLD_SIZE, PushTEnv
 from .features import PUSHT
 from .live import UNIT, VIEW, Clock, key_name, overlay, panel, picture
 
-FIRST_SEED = 2000  # of the first start in a new file: no start of expert.npz, and none of those that score a policy
+FIRST_SEED = 9000  # of the first start in a new file: no start of expert.npz, and none of those that score a policy
 GRASP = 22  # px from the agent's middle, within which the pointer takes it
 AFTERGLOW = 2.5  # s for which the end of an episode is shown: time to think better of it
 EMPTY = {"state": np.zeros((0, 5), np.float32), "action": np.zeros((0, 2), np.float32),
