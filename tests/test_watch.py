@@ -375,19 +375,19 @@ def test_enter_keeps_and_x_discards_and_the_file_goes_on(window, tmp_path, shown
     push("x")
     assert not path.exists() and game.seed == 9001
     push("return", "backspace")  # kept, and thought better of
-    assert not path.exists() and game.seed == 2002
+    assert not path.exists() and game.seed == 9002
     push("return")
     push("return")
     push("return", "x")
     push("x")
     game.handle(key("return"))  # nothing was done yet
-    assert record.read(path)["seed"].tolist() == [2002, 2003]
+    assert record.read(path)["seed"].tolist() == [9002, 9003]
     again = record.Record(path, now=Time())
-    assert again.seed == 2004 and again.episodes == 2
+    assert again.seed == 9004 and again.episodes == 2
     before = record.read(path)
-    perform(again, demonstrate(2004))
+    perform(again, demonstrate(9004))
     after = record.read(path)
-    assert after["seed"].tolist() == [2002, 2003, 2004]
+    assert after["seed"].tolist() == [9002, 9003, 9004]
     assert all(np.array_equal(after[name][:len(before[name])], before[name]) for name in before)
     demos.load(path, PUSHT)
 
