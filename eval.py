@@ -41,33 +41,37 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", help="a run's folder, or a checkpoint (default: the policy that comes with "
                                                "minidiff, made by: python train.py --seed 0)")
+    plan, wrong, other = map(parser.add_argument_group, ("how a plan is drawn and chosen", "what goes wrong, for any policy",
+                                                         "instead of scores"))
     parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
     parser.add_argument("--seed", type=int, help="seed of the first episode; the next ones follow (default: 5000; "
                                                  "--record: one that the file does not have)")
-    parser.add_argument("--sampler", choices=tuple(policy.SAMPLERS),
-                        help="how a plan is drawn (default: ancestral; regression for a policy trained by --objective mse)")
-    parser.add_argument("--steps", type=int, help="ddim, flow, sde, langevin: how many of the T timesteps to visit "
-                                                  "(default: 16, 8, T, T)")
-    parser.add_argument("--eta", type=float, help="ddim: 0 deterministic, 1 as noisy as ancestral (default: 0)")
-    parser.add_argument("--variance", choices=("beta-tilde", "beta", "learned"),
-                        help="ancestral: Sigma_theta (default: learned where it was, else beta-tilde)")
-    parser.add_argument("--repeats", type=int, help="langevin, pc: Langevin steps at each noise level (default: 2, 1)")
-    parser.add_argument("--size", type=float, help="langevin, pc: size of a Langevin step (default: 0.5, 0.1)")
-    parser.add_argument("--guidance", type=float, help="classifier-free: by how much more than in training the observation "
-                                                       "counts, for a policy trained with --drop-cond (default: 0)")
-    parser.add_argument("--start-noise", type=float, help="standard deviation of x_T; below 1 plans vary less (default: 1)")
-    parser.add_argument("--spread", type=float, help="regression, mixture: noise added to a plan, 1 as large as plans vary "
-                                                     "(default: 0)")
-    parser.add_argument("--candidates", type=int, default=1, help="plans drawn for each decision; each is tried in a copy "
-                        "of the simulator, which a policy alone does not have, and the best is kept (default: 1)")
-    parser.add_argument("--budget-ms", type=float, help="in place of --candidates: as many as can be tried in this time")
-    parser.add_argument("--kick-block", type=float, nargs=2, metavar=("PX", "DEGREES"), default=(0.0, 0.0),
-                        help="in mid-episode the block jumps so far and turns; 300 steps more from there")
-    parser.add_argument("--kick-agent", type=float, default=0.0, metavar="PX", help="in mid-episode the agent jumps")
-    parser.add_argument("--obs-noise", type=float, default=0.0, metavar="PX", help="noise on what the policy sees")
-    parser.add_argument("--delay", type=int, default=0, metavar="STEPS", help="from choosing an action to carrying it out")
-    parser.add_argument("--action-horizon", type=int, help="actions carried out of each plan (default: 2)")
-    parser.add_argument("--noise-seed", type=int, default=0, help="seed of the sampler's noise (default: 0)")
+    plan.add_argument("--sampler", choices=tuple(policy.SAMPLERS),
+                      help="how a plan is drawn: ancestral sampling, ddim, sde (reverse SDE), flow (its ODE), langevin, pc "
+                           "(predictor-corrector); of the baselines regression, mixture, or shooting (straight lines at "
+                           "random) (default: ancestral; for a baseline its own)")
+    plan.add_argument("--steps", type=int, help="ddim, flow, sde, langevin: how many of the T timesteps to visit "
+                                                "(default: 16, 8, T, T)")
+    plan.add_argument("--eta", type=float, help="ddim: 0 deterministic, 1 as noisy as ancestral (default: 0)")
+    plan.add_argument("--variance", choices=("beta-tilde", "beta", "learned"),
+                      help="ancestral: Sigma_theta (default: learned where it was, else beta-tilde)")
+    plan.add_argument("--repeats", type=int, help="langevin, pc: Langevin steps at each noise level (default: 2, 1)")
+    plan.add_argument("--size", type=float, help="langevin, pc: size of a Langevin step (default: 0.5, 0.1)")
+    plan.add_argument("--guidance", type=float, help="classifier-free: by how much more than in training the observation "
+                                                     "counts, for a policy trained with --drop-cond (default: 0)")
+    plan.add_argument("--start-noise", type=float, help="standard deviation of x_T; below 1 plans vary less (default: 1)")
+    plan.add_argument("--spread", type=float, help="regression, mixture: noise added to a plan, 1 as large as plans vary "
+                                                   "(default: 0)")
+    plan.add_argument("--candidates", type=int, default=1, help="plans drawn for each decision; each is tried in a copy "
+                      "of the simulator, which a policy alone does not have, and the best is kept (default: 1)")
+    plan.add_argument("--budget-ms", type=float, help="in place of --candidates: as many as can be tried in this time")
+    wrong.add_argument("--kick-block", type=float, nargs=2, metavar=("PX", "DEGREES"), default=(0.0, 0.0),
+                       help="in mid-episode the block jumps so far and turns; 300 steps more from there")
+    wrong.add_argument("--kick-agent", type=float, default=0.0, metavar="PX", help="in mid-episode the agent jumps")
+    wrong.add_argument("--obs-noise", type=float, default=0.0, metavar="PX", help="noise on what the policy sees")
+    wrong.add_argument("--delay", type=int, default=0, metavar="STEPS", help="from choosing an action to carrying it out")
+    plan.add_argument("--action-horizon", type=int, help="actions carried out of each plan (default: 2)")
+    plan.add_argument("--noise-seed", type=int, default=0, help="seed of the sampler's noise (default: 0)")
     parser.add_argument("--max-steps", type=int, default=300, help="length of an episode (default: 300)")
     parser.add_argument("--seeding", choices=("legacy", "modern"), default="legacy",
                         help="how a seed becomes a start; published seeds are legacy (default: legacy)")
@@ -75,15 +79,15 @@ def parse_arguments():
     parser.add_argument("--json", metavar="FILE", help="write every episode and the summary to FILE")
     parser.add_argument("--film", metavar="FILE", help="draw the first four episodes to FILE: .png, a strip; .webp or .gif, "
                                                  "moving, with the plans (needs pip install 'minidiff[film]')")
-    parser.add_argument("--bound", metavar="DEMOS", help="no episodes: the variational bound of -log p(plan), eq. 10, on "
-                                                         "plans of a file of demonstrations that it was not trained on")
-    parser.add_argument("--watch", action="store_true", help="no scores: a window in which the policy plays, the best of "
-                        "--candidates plans (here 16 by default); the mouse drags and turns the T; h tells the keys")
-    parser.add_argument("--policy", choices=("mouse",), help="mouse: no trained policy, but you, in a window; with --record")
-    parser.add_argument("--record", metavar="FILE", help="--policy mouse: add the episodes to FILE (.npz), as "
-                                                         "demonstrations for train.py --demos")
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="no episodes: two files of --json with the same "
-                        "seeds; the differences B - A with their intervals")
+    other.add_argument("--bound", metavar="DEMOS", help="no episodes: the variational bound of -log p(plan), eq. 10, on "
+                                                        "plans of a file of demonstrations that it was not trained on")
+    other.add_argument("--watch", action="store_true", help="no scores: a window in which the policy plays, the best of "
+                       "--candidates plans (here 16 by default); the mouse drags and turns the T; h tells the keys")
+    other.add_argument("--policy", choices=("mouse",), help="mouse: no trained policy, but you, in a window; with --record")
+    other.add_argument("--record", metavar="FILE", help="--policy mouse: add the episodes to FILE (.npz), as "
+                                                        "demonstrations for train.py --demos")
+    other.add_argument("--compare", nargs=2, metavar=("A", "B"), help="no episodes: two files of --json with the same "
+                       "seeds; the differences B - A with their intervals")
     args = parser.parse_args()
     if bool(args.policy) != bool(args.record) or not (args.record or ".npz").endswith(".npz"):
         parser.error("--policy mouse and --record FILE.npz go together")
