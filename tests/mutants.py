@@ -182,9 +182,17 @@ MUTANTS = {
         ("            if t > 1:\n", "            if True:\n"),
     ],
     "baselines": [
-        ("yield x0 if clip is None else np.clip(x0, -clip, clip)", "yield x0"),
-        ("return mse(regressed(eps_theta, x0.shape[1:], cond), x0)", "return mse(regressed(eps_theta, x0.shape[1:], 0 * cond), x0)"),
+        ("offset for a whole plan, to make candidates of it.\"\"\"\n    x0 = answer(eps_theta, x_T.shape[1:], cond).data",
+         "offset for a whole plan, to make candidates of it.\"\"\"\n    clip, x0 = None, answer(eps_theta, x_T.shape[1:], cond).data"),
+        ("return mse(answer(eps_theta, x0.shape[1:], cond), x0)", "return mse(answer(eps_theta, x0.shape[1:], 0 * cond), x0)"),
         ("nothing = np.zeros(", "nothing = np.ones("),
+        ("dtype=x_T.dtype)[:, :1]", "dtype=x_T.dtype)"),
+        ("logit - log_sum_exp(logit)", "logit"),
+        ("exp(log_s * -2.0) * 0.5", "exp(log_s * -1.0) * 0.5"),
+        ("- log_s * float(n)", "- log_s"),
+        ("return sum(log_sum_exp(log_p)) * (-1 / x0.size)", "return sum(log_sum_exp(log_p)) * (1 / x0.size)"),
+        (" / np.exp(log_w)\n", " * np.exp(log_w)\n"),
+        ("times = (rng.standard_normal((B, K, 2), dtype=x_T.dtype) ** 2)", "times = np.abs(rng.standard_normal((B, K, 2), dtype=x_T.dtype))"),
     ],
 }
 
