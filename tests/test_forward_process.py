@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from laws import Impulses, named_schedules, numbers, one, schedule_and_t, schedules
+from laws import Impulses, log_normal, named_schedules, numbers, one, schedule_and_t, schedules
 
 from minidiff.diffusion import (SCHEDULES, Schedule, cosine_schedule, eps_from_x0, linear_schedule, q_chain,
-                                q_mean_variance, q_sample, q_step, x0_from_eps)
+                                q_mean_variance, q_posterior, q_sample, q_step, x0_from_eps)
 from minidiff.tensor import Tape, Tensor, sum as tensor_sum
 
 
@@ -30,6 +30,19 @@ def test_forward_steps_compose_to_the_closed_form(schedule, x0):  # eq. 1 and 2 
         assert ((x - x[0]) ** 2).sum() == pytest.approx(float(variance), rel=1e-11)
         assert rng.draws == t
     assert t == schedule.T
+
+
+@given(schedules, st.integers(0, 2**32))
+def test_the_chain_factorises_forwards_and_backwards(schedule, seed):
+    """Eq. 2 both ways round, on any trajectory: prod q(x_t | x_{t-1}) = q(x_T | x_0) prod_{t>1} q(x_{t-1} | x_t, x_0)."""
+    rng, T = np.random.default_rng(seed), schedule.T
+    x = [one(rng.standard_normal())]
+    x += [*q_chain(schedule, x[0], rng)]
+    forwards = [log_normal(x[t], q_step(schedule, x[t - 1], t, one(0)), schedule.beta[t]) for t in range(1, T + 1)]
+    backwards = [log_normal(x[T], *q_mean_variance(schedule, x[0], T))]
+    backwards += [log_normal(x[t - 1], *q_posterior(schedule, x[0], x[t], t)) for t in range(2, T + 1)]
+    scale = np.abs(forwards).sum() + np.abs(backwards).sum()
+    assert sum(forwards) == pytest.approx(sum(backwards), abs=1e-9 * scale)
 
 
 @given(schedule_and_t(), numbers, numbers)
