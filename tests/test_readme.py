@@ -24,7 +24,8 @@ def corrected(text):
 
 def equations():
     """Rows of the equation table: number -> (links to functions, links to tests)."""
-    rows = re.findall(r"^\| (\d+|–) \| (.+?) \| (.+?) \| (.+?) \|$", README.read_text(encoding="utf-8"), re.M)
+    section = README.read_text(encoding="utf-8").partition("## The equations")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+|–) \| (.+?) \| (.+?) \| (.+?) \|$", section, re.M)
     return [(number, LINK.findall(functions), LINK.findall(tests)) for number, _, functions, tests in rows]
 
 
