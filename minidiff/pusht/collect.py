@@ -143,7 +143,8 @@ def main():
     part = Path(f"{out}.part")
     if not out.endswith(".npz") or Path(out).exists():
         parser.error(f"--out {out}: " + ("it exists already" if Path(out).exists() else "the name must end in .npz"))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # let it be like Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # both like Ctrl-C, which a shell's background jobs ignore
+        signal.signal(number, signal.default_int_handler)
     ignore_ctrl_c = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # in the workers
     try:
         seeds, starts, before = np.arange(seed, seed + episodes), None, None
