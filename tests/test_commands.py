@@ -305,7 +305,7 @@ def test_a_film_is_a_picture(trained):
 
 @pytest.mark.slow
 def test_a_moving_film_needs_pillow_and_says_so(trained):
-    result = evaluate(trained[0], "--film", "film.webp", "--max-steps", 6)
+    result = run(trained[0], "eval.py", "run", "--episodes", 1, "--max-steps", 6, "--film", "film.webp")
     try:
         from PIL import Image
     except ImportError:
