@@ -22,6 +22,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -167,6 +168,7 @@ def play(make):
     except RuntimeError as error:  # no display, or no pygame
         sys.exit(f"eval.py: {error}")
     game = make()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell's background jobs ignore it
     live.play(game, window)
     print(game.summary())
 
