@@ -15,6 +15,8 @@ from conftest import ROOT, command, is_png, run
 from minidiff import checkpoint, policy
 from minidiff.pusht.features import PUSHT
 
+pytestmark = pytest.mark.slow  # each test runs a command or several
+
 SMALL = "--steps 60 --width 16 --blocks 1 --T 10 --batch 32 --score-episodes 2".split()
 
 
@@ -58,7 +60,6 @@ def test_the_next_command_that_training_prints_works(trained):
     assert result.returncode == 0 and "seeds 300000..300001" in result.stdout, result.stderr
 
 
-@pytest.mark.slow
 def test_training_again_gives_the_same_weights_and_scores(trained, demos_file, tmp_path):
     assert run(tmp_path, "train.py", "--demos", demos_file, "--out", "again", *SMALL).returncode == 0
     assert_same_run(trained[0] / "run", tmp_path / "again")
@@ -66,27 +67,23 @@ def test_training_again_gives_the_same_weights_and_scores(trained, demos_file, t
     assert scores[0] == scores[1]
 
 
-@pytest.mark.slow
 def test_the_convolutional_denoiser_trains_into_a_folder_of_its_own(demos_file, tmp_path):
     result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--net", "conv", "--steps", 20, "--no-mirror")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / "pusht-conv-0" / "rollouts.png").exists()
 
 
-@pytest.mark.slow
 def test_chains_and_plans_shorter_than_the_defaults_are_scored_too(demos_file, tmp_path):
     result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--T", 2, "--pred-horizon", 3, "--steps", 5)
     assert result.returncode == 0 and "ddim:" in result.stdout, result.stderr
 
 
-@pytest.mark.slow
 def test_the_regression_baseline_trains_and_is_scored_by_the_same_commands(demos_file, tmp_path):
     result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--objective", "mse", "--out", "run")
     assert result.returncode == 0 and re.search(r"^regression: score", result.stdout, re.M), result.stderr
     assert "regression, executing 2 of 16 actions" in run(tmp_path, "eval.py", "run", "--episodes", 1).stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["hybrid", "bound"])
 def test_the_objectives_that_learn_a_variance_train_and_sample_with_it(objective, demos_file, tmp_path):
     result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--objective", objective, "--out", "run")
@@ -98,7 +95,6 @@ def test_the_objectives_that_learn_a_variance_train_and_sample_with_it(objective
     assert "exactly, along the probability-flow ODE" in run(tmp_path, "eval.py", "run", "--bound", demos_file).stdout
 
 
-@pytest.mark.slow
 def test_a_network_that_also_saw_nothing_can_be_guided(demos_file, tmp_path):
     result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--drop-cond", 0.2, "--out", "run")
     assert result.returncode == 0, result.stderr
@@ -114,7 +110,6 @@ def test_the_policy_file_scores_like_the_checkpoint_and_is_much_smaller(trained)
     assert files[0].stat().st_size < 0.5 * files[1].stat().st_size
 
 
-@pytest.mark.slow
 def test_without_pygame_training_still_scores_and_says_what_is_missing(demos_file, tmp_path):
     (tmp_path / "pygame.py").write_text("raise ImportError('no pygame here')")
     result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--out", "run", PYTHONPATH=str(tmp_path))
@@ -171,7 +166,6 @@ def stopped(folder, demos_file, number):
     return process.returncode, error, done
 
 
-@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights_to_the_last_bit(uninterrupted, demos_file, tmp_path):
     code, _, done = stopped(tmp_path, demos_file, signal.SIGKILL)
     assert code == -signal.SIGKILL and done % 10 == 0
@@ -179,7 +173,6 @@ def test_a_killed_run_resumes_to_the_same_weights_to_the_last_bit(uninterrupted,
     assert_same_run(uninterrupted, tmp_path / "run")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_and_names_the_command_that_goes_on_to_the_same_weights(number, uninterrupted, demos_file,
                                                                                    tmp_path):
@@ -192,7 +185,6 @@ def test_a_stopped_run_saves_and_names_the_command_that_goes_on_to_the_same_weig
     assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.npz", "config.json", "loss.png", "policy.npz"]
 
 
-@pytest.mark.slow
 def test_a_finished_run_resumes_to_itself(trained, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.npz").write_bytes((trained[0] / "run" / "checkpoint.npz").read_bytes())
@@ -200,7 +192,6 @@ def test_a_finished_run_resumes_to_itself(trained, tmp_path):
     assert_same_run(trained[0] / "run", tmp_path / "run")
 
 
-@pytest.mark.slow
 def test_a_run_does_not_resume_with_other_demonstrations(arrays, tmp_path):
     np.savez(tmp_path / "d.npz", **arrays)
     assert run(tmp_path, "train.py", "--demos", "d.npz", "--out", "run", *LONG, "--steps", 5).returncode == 0
@@ -212,7 +203,6 @@ def test_a_run_does_not_resume_with_other_demonstrations(arrays, tmp_path):
     assert (tmp_path / "run" / "checkpoint.npz").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_several_files_are_learned_from_together_and_a_resumed_run_finds_them_again(arrays, demos_file, tmp_path):
     np.savez(tmp_path / "more.npz", **arrays)
     first = run(tmp_path, "train.py", "--out", "run", *LONG, "--steps", 5, "--demos", demos_file, "more.npz")
@@ -251,7 +241,6 @@ def test_the_json_file_has_every_episode_and_a_summary_that_agrees(trained):
     assert result["config"]["steps"] == 60 and result["options"]["episodes"] == 3
 
 
-@pytest.mark.slow
 def test_the_same_evaluation_twice_is_identical_whatever_the_workers(trained):
     first, second = (evaluate(trained[0], "--sampler", "ddim", "--steps", 3, "--workers", n) for n in (1, 2))
     assert first["episodes"] == second["episodes"]
@@ -270,7 +259,6 @@ def test_the_bound_is_the_sum_of_its_terms_and_pixels_only_shift_it(trained, dem
     assert pixels - total == pytest.approx(np.log(scale).mean(), abs=2e-3)
 
 
-@pytest.mark.slow
 def test_a_policy_that_regresses_has_no_bound(demos_file, tmp_path):
     run(tmp_path, "train.py", "--demos", demos_file, *SMALL[:-1], 0, "--objective", "mse", "--out", "run")
     assert "it has no p(plan)" in sentence(run(tmp_path, "eval.py", "run", "--bound", demos_file))
@@ -290,20 +278,17 @@ def test_candidates_and_disturbances_are_said_and_two_score_sheets_compared(trai
         run(folder, "eval.py", "--compare", "a.json", "run/config.json"))
 
 
-@pytest.mark.slow
 def test_a_budget_of_time_is_spent_on_plans(trained):
     result = run(trained[0], "eval.py", "run", "--episodes", 1, "--max-steps", 12, "--budget-ms", 60)
     tried = int(re.search(r"the best of (\d+) plans tried", result.stdout)[1])
     assert tried >= 4, result.stderr
 
 
-@pytest.mark.slow
 def test_a_film_is_a_picture(trained):
     evaluate(trained[0], "--film", "film.png")
     assert is_png(trained[0] / "film.png")
 
 
-@pytest.mark.slow
 def test_a_moving_film_needs_pillow_and_says_so(trained):
     result = run(trained[0], "eval.py", "run", "--episodes", 1, "--max-steps", 6, "--film", "film.webp")
     try:
