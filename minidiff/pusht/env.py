@@ -132,10 +132,9 @@ class PushTEnv:
     def reset(self, *, seed=None, options=None):
         """Begin an episode. Returns (observation, {"coverage": float}).
 
-        seed: starts a new generator; None goes on with the environment's own. options: a dict with "state", five
-        finite numbers (agent x, y, block x, y, angle) or the seven of `motion`, to start from instead of a drawn start,
-        and perhaps "order" in place of `state_order`. Anything else raises ValueError. As in the original, one physics
-        step follows.
+        seed: starts a new generator; None goes on with the environment's own. options: a dict with "state", the five
+        numbers of `state` or the seven of `motion`, to start from instead of a drawn start, and perhaps "order" in
+        place of `state_order`. Anything else raises ValueError. As in the original, one physics step follows.
         """
         options = options or {}
         for key in options:
@@ -184,7 +183,7 @@ class PushTEnv:
 
     @property
     def motion(self):
-        """(7,) float64: `state`, and the agent's velocity (px/s); nothing else keeps moving."""
+        """(7,) float64: `state`, and the agent's velocity (px/s)."""
         return np.array([*self.state, *self._velocity])
 
     def snapshot(self):
@@ -200,8 +199,7 @@ class PushTEnv:
     def restore(self, snapshot):
         """Go to the moment of a snapshot by living through it again (20 us a step). Returns the observation.
 
-        `reset(options={"state": env.motion, "order": "exact"})` has a fixed price but forgets contacts: after 16 steps
-        in the middle of a push it is mostly exact, rarely 0.1 px off.
+        `reset(options={"state": env.motion, "order": "exact"})` has a fixed price but forgets contacts (about 0.1 px).
         """
         start, order, actions = snapshot
         self._begin(start, order)
@@ -214,7 +212,6 @@ class PushTEnv:
         if self.render_mode is None:
             raise RuntimeError('this PushTEnv was made without a render_mode: give it "rgb_array" or "human"')
         from minidiff.pusht import draw  # here, so that nothing but pictures needs pygame
-
         picture = draw.frame(self.state, target=self._actions[-1] if self._actions else None)
         if self.render_mode == "rgb_array":
             return picture

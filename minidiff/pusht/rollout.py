@@ -49,7 +49,7 @@ def rollout(policy, seeds, noise_seed=0, max_steps=300, record=False, candidates
     noise, active = EpisodeNoise(seeds, noise_seed), list(range(len(envs)))
     scratch, decisions = PushTEnv(), [[] for _ in envs]  # of each episode: (plans tried, milliseconds)
     while active:
-        obs = [_latest(states[i], policy.obs_horizon) for i in active]
+        obs = [latest(states[i], policy.obs_horizon) for i in active]
         if candidates == 1 and budget_ms is None:
             noise.active = active
             plans = policy.plan(np.stack(obs), noise)
@@ -75,7 +75,7 @@ def rollout(policy, seeds, noise_seed=0, max_steps=300, record=False, candidates
     return (episodes, [np.stack(s) for s in states]) if record else episodes
 
 
-def _latest(states, count):
+def latest(states, count):
     """The last `count` observations; at the start of an episode the first one repeats."""
     return np.stack([states[max(0, len(states) - k)] for k in range(count, 0, -1)])
 
@@ -169,7 +169,7 @@ def animation(path, policy, seeds, noise_seed=0, plans=8, size=240, max_steps=30
         env, rng, film, done = PushTEnv(max_steps=max_steps, **options), np.random.default_rng([noise_seed, seed]), [], False
         states = [env.reset(seed=int(seed))[0]]
         while not done:
-            fan = policy.plan(np.repeat(_latest(states, policy.obs_horizon)[None], plans, 0), rng)
+            fan = policy.plan(np.repeat(latest(states, policy.obs_horizon)[None], plans, 0), rng)
             for action in fan[0][:policy.action_horizon]:
                 film.append(draw.frame(states[-1], plans=fan, size=size))
                 state, _, terminated, truncated, _ = env.step(action)

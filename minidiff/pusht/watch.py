@@ -14,7 +14,7 @@ from .candidates import best
 from .env import CENTER_OF_GRAVITY, WORLD_SIZE, PushTEnv
 from .expert import distance, to_body, to_world
 from .live import UNIT, Clock, key_name, overlay, panel, picture
-from .rollout import _latest
+from .rollout import latest
 
 CANDIDATES = 16
 PERIODS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05, 0.025)  # s per step, to choose from by - and +
@@ -56,7 +56,7 @@ class Watch:
     def decide(self):
         """Begin to denoise plans (K, H, 2) for what was seen last."""
         policy = self.policies[self.name]
-        obs = np.repeat(_latest(self.seen, policy.obs_horizon)[None], self.candidates, 0)
+        obs = np.repeat(latest(self.seen, policy.obs_horizon)[None], self.candidates, 0)
         self.chain, self.plans = policy.denoise(obs, self.rng), np.zeros((0, policy.pred_horizon, 2))
         self.passed, self.spent, self.chosen, self.carried_out, self.fresh = 0, 0.0, None, 0, True
 
