@@ -186,17 +186,24 @@ def prior(shape, rng, dtype=np.float32):
     return rng.standard_normal(shape, dtype=dtype)
 
 
+def p_sample(schedule, eps_theta, x_t, t, cond, rng, variance="beta-tilde", clip=None):
+    """A draw from p_theta(x_{t-1} | x_t), a Tensor, differentiable as eq. 5 is: mean + sigma z, z ~ N(0, I).
+
+    The last step, t = 1, takes the mean alone: noise would only blur a finished sample (Ho, algorithm 2).
+    """
+    mean, var = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance, clip)
+    return mean + tn.sqrt(var) * rng.standard_normal(mean.shape, dtype=mean.dtype) if t > 1 else mean
+
+
 def ancestral_sampling(schedule, eps_theta, x_T, cond, rng, variance="beta-tilde", clip=None):
     """Eq. 14: from x_T through the learned transitions down to x_0; yields x_T, x_{T-1}, .., x_0.
 
-    The last step takes the mean alone: noise would only blur a finished sample (Ho, algorithm 2). If x_T is a Tensor,
-    so is all that comes out, and x_0 can be differentiated through the whole chain (eq. 5 at every step of it).
+    If x_T is a Tensor, so is all that comes out, and x_0 can be differentiated through the whole chain.
     """
     x = x_T
     yield x
     for t in range(schedule.T, 0, -1):
-        mean, var = p_mean_variance(schedule, eps_theta, x, t, cond, variance, clip)
-        x = mean + tn.sqrt(var) * rng.standard_normal(x.shape, dtype=x.dtype) if t > 1 else mean
+        x = p_sample(schedule, eps_theta, x, t, cond, rng, variance, clip)
         x = x if isinstance(x_T, Tensor) else x.data
         yield x
 

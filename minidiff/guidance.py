@@ -10,7 +10,7 @@ eps_theta and give another eps_theta, which any sampler takes; by eq. 13, to add
 import numpy as np
 
 from . import tensor as tn
-from .diffusion import at, p_mean_variance, q_sample, q_step, x0_from_eps
+from .diffusion import at, p_sample, q_sample, q_step, x0_from_eps
 from .tensor import Tape, Tensor
 
 
@@ -53,10 +53,7 @@ def inpainting(schedule, eps_theta, x_T, cond, rng, known, mask, repeats=4, vari
         for again in range(repeats):
             if again:
                 x = q_step(schedule, x, t, rng.standard_normal(x.shape, dtype=x.dtype))
-            mean, var = p_mean_variance(schedule, eps_theta, x, t, cond, variance, clip)
-            x = mean.data
-            if t > 1:
-                x = x + np.sqrt(var.data) * rng.standard_normal(x.shape, dtype=x.dtype)
+            x = p_sample(schedule, eps_theta, x, t, cond, rng, variance, clip).data
             settled = q_sample(schedule, known, t - 1, rng.standard_normal(x.shape, dtype=x.dtype))
             x = np.where(mask, settled, x)
         yield x

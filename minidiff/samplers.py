@@ -14,7 +14,7 @@ Each sampler is a generator like ancestral_sampling: from x_T (B, H, D) on it yi
 """
 import numpy as np
 
-from .diffusion import at, eps_from_x0, p_mean_variance, x0_from_eps
+from .diffusion import eps_from_x0, p_sample, x0_from_eps
 from .tensor import Tape, Tensor
 
 
@@ -111,7 +111,7 @@ def probability_flow(schedule, eps_theta, x_T, cond, rng, steps=8, clip=None):
 
 
 def log_likelihood(schedule, eps_theta, x0, cond, steps=None):
-    """log p(x_0) in nats (B,), of the law that the probability-flow ODE, in so many steps (T unless given), makes of N(0, I).
+    """log p(x_0) in nats (B,), of the law that the probability-flow ODE makes of N(0, I) in so many steps (T unless given).
 
     By change of variables (Song et al. 2021, section 4.3), with the whole Jacobian in place of an estimate of its trace:
     log p(x_0) = log N(x_T; 0, I) + sum over the steps of log |det dx_s/dx_t|. For low dimension: a chunk of n = H D
@@ -159,10 +159,7 @@ def predictor_corrector(schedule, eps_theta, x_T, cond, rng, repeats=1, size=0.1
     x = x_T
     yield x
     for t in range(schedule.T, 0, -1):
-        mean, var = p_mean_variance(schedule, eps_theta, x, t, cond, clip=clip)
-        x = mean.data
-        if t > 1:
-            x = x + np.sqrt(var.data) * noise_like(x, rng)
-            for _ in range(repeats):
-                x = langevin_step(schedule, eps_theta, x, t - 1, cond, rng, size, clip)
+        x = p_sample(schedule, eps_theta, x, t, cond, rng, clip=clip).data
+        for _ in range(repeats if t > 1 else 0):
+            x = langevin_step(schedule, eps_theta, x, t - 1, cond, rng, size, clip)
         yield x

@@ -134,7 +134,7 @@ MUTANTS = {
         ("for t in range(schedule.T, 0, -1):", "for t in range(schedule.T, 1, -1):"),
         ("for t in range(schedule.T, 0, -1):", "for t in range(schedule.T - 1, 0, -1):"),
         ("if t > 1 else mean", "if t > 0 else mean"),
-        ("x = mean + tn.sqrt(var) *", "x = mean + var *"),
+        ("return mean + tn.sqrt(var) *", "return mean + var *"),
         ("return 0.5 * (ratio - 1 - np.log(ratio)", "return 0.5 * (ratio - 1 + np.log(ratio)"),
         ("schedule.beta[1:]**2 / (2 * sigma2", "schedule.beta[1:]**2 / (sigma2"),
         ("t, cond, variance).data.mean() for t in range(1, schedule.T + 1)]",
@@ -166,7 +166,7 @@ MUTANTS = {
         ("np.asarray(np.sqrt(size), x.dtype)", "np.asarray(size, x.dtype)"),
         ("    yield denoised(schedule, eps_theta, x, t, cond, clip)[0]\n", "    yield x\n"),
         ("langevin_step(schedule, eps_theta, x, t - 1, cond", "langevin_step(schedule, eps_theta, x, t, cond"),
-        ("            x = x + np.sqrt(var.data) * noise_like(x, rng)\n", "            x = x + var.data * noise_like(x, rng)\n"),
+        ("repeats if t > 1 else 0", "repeats if t > 2 else 0"),
     ],
     "guidance": [
         ("* (1 + scale) - ", "* scale - "),
@@ -179,7 +179,7 @@ MUTANTS = {
         ("x = np.where(mask, settled, x)", "x = np.where(mask, x, settled)"),
         ("            if again:\n", "            if False:\n"),
         ("x = q_step(schedule, x, t,", "x = q_step(schedule, x, max(t - 1, 1),"),
-        ("            if t > 1:\n", "            if True:\n"),
+        ("x = p_sample(schedule, eps_theta, x, t, cond, rng, variance, clip).data", "x = p_sample(schedule, eps_theta, x, t, cond, rng, variance).data"),
     ],
     "baselines": [
         ("offset for a whole plan, to make candidates of it.\"\"\"\n    x0 = answer(eps_theta, x_T.shape[1:], cond).data",

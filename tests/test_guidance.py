@@ -132,3 +132,11 @@ def test_inpainting_draws_from_the_conditional_the_better_the_oftener_it_repeats
     expected = mean[1] + 0.8 * (1.5 - mean[0]), 1 - 0.8**2
     off = [gaussian_kl(*law_of_the_second(schedule, eps_theta, 1.5, repeats), *expected) for repeats in (1, 3, 10)]
     assert off[0] > 5 * off[1] and off[1] > 1.5 * off[2] and off[2] < 0.03, off
+
+
+def test_what_is_drawn_around_the_settled_part_keeps_within_the_clip():
+    schedule = cosine_schedule(20)
+    far = gaussian_denoiser(schedule, 100.0, 0)  # sees x_0 = 100 everywhere
+    *_, x = inpainting(schedule, far, np.zeros((3, 1, 2)), None, np.random.default_rng(0), np.array([0.5, 0]),
+                       np.array([True, False]), clip=2.0)
+    assert (x[..., 0] == 0.5).all() and x[..., 1] == pytest.approx(2, abs=1e-9)

@@ -132,9 +132,8 @@ class PushTEnv:
     def reset(self, *, seed=None, options=None):
         """Begin an episode. Returns (observation, {"coverage": float}).
 
-        seed: starts a new generator; None goes on with the environment's own. options: a dict with "state", the five
-        numbers of `state` or the seven of `motion`, to start from instead of a drawn start, and perhaps "order" in
-        place of `state_order`. Anything else raises ValueError. As in the original, one physics step follows.
+        seed: starts a new generator; None goes on with the own one. options: a dict with "state", five numbers or the seven
+        of `motion`, and perhaps "order", as `state_order`; else ValueError. As in the original, one physics step follows.
         """
         options = options or {}
         for key in options:
