@@ -42,7 +42,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", help="a run's folder, or a checkpoint (default: the policy that comes with "
                                                "minidiff, made by: python train.py --seed 0)")
-    plan, wrong, other = map(parser.add_argument_group, ("how a plan is drawn and chosen", "what goes wrong, for any policy",
+    plan, wrong, other = map(parser.add_argument_group, ("how a plan is drawn and chosen", "what goes wrong",
                                                          "instead of scores"))
     parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
     parser.add_argument("--seed", type=int, help="seed of the first episode; the next ones follow (default: 5000; "
@@ -145,7 +145,8 @@ def main():
     how += [f"{name.replace('_', ' ')} {options[name]}" for name in given[2:] if name in options]
     how += [f"{name.replace('_', ' ')} {value}" for name, value in world.get("disturb", {}).items() if np.any(value)]
     if result["decision_ms"] is not None:
-        how += [f"the best of {result['candidates']:.0f} plans tried in the simulator, {result['decision_ms']:.0f} ms a decision"]
+        how += [f"the best of {result['candidates']:.0f} plans tried in the simulator, "
+                f"{result['decision_ms']:.0f} ms a decision"]
     print(f"{', '.join(how)}, executing {trained.action_horizon} of {trained.pred_horizon} actions: "
           f"{result['plan_ms']:.0f} ms a plan, {result['seconds']:.0f} s in all\n{rollout.sentence(result)}")
     if args.json:

@@ -221,7 +221,7 @@ def draw(run, seeds):
              for low, high, by_t in zip(quarters, quarters[1:], run.bands.T) if high > low and np.isfinite(by_t).any()]
     chart.curves(run.folder / "loss.png", [("training loss", (np.arange(len(means)) + 0.5) * width, means), *lines],
                  f"{title}, {run.config.net}", "gradient step", "loss",
-                 note=f"training loss: each point is a mean over {width} steps" + "; the others: quarters of the chain" * bool(lines))
+                 note=f"training loss: means over {width} steps" + "; the others: quarters of the chain" * bool(lines))
     print(f"picture: {run.folder / 'loss.png'}")
     if seeds:
         rollout.film(run.folder / "rollouts.png", policy.load(run.path, PUSHT)[0], seeds)

@@ -113,7 +113,7 @@ class DiffusionPolicy:
                                  "learned" if self.eps_theta.learned else "beta")
 
     def log_likelihood(self, obs, actions, steps=None):
-        """log p(plan) (B,) in nats, of demonstrated plans, actions (B, H, D) after obs; exactly, by samplers.log_likelihood."""
+        """log p(plan) (B,) in nats, exactly (samplers.log_likelihood), of demonstrated plans, actions (B, H, D) after obs."""
         x0 = self.normaliser.chunk(actions, self.task.origin(obs))
         cond = self.normaliser.cond(self.task.features(obs))
         return log_likelihood(self.schedule, self.eps_theta, x0, cond, steps)

@@ -137,8 +137,8 @@ def log_likelihood(schedule, eps_theta, x0, cond, steps=None):
 def langevin_step(schedule, eps_theta, x, t, cond, rng, size, clip=None):
     """x + a/2 score + sqrt(a) z, a = size (1-alpha_bar_t): repeated, it comes to rest in q(x_t), but for O(size)."""
     _, eps = denoised(schedule, eps_theta, x, t, cond, clip)
-    noise = schedule.noise[t].astype(x.dtype)
-    return x - np.asarray(size / 2, x.dtype) * noise * eps + np.asarray(np.sqrt(size), x.dtype) * noise * noise_like(x, rng)
+    noise, half, root = np.array([schedule.noise[t], size / 2, np.sqrt(size)], x.dtype)
+    return x - half * noise * eps + root * noise * noise_like(x, rng)
 
 
 def annealed_langevin(schedule, eps_theta, x_T, cond, rng, steps=None, repeats=2, size=0.5, clip=None):

@@ -52,7 +52,8 @@ def demos_file(arrays, scratch):
     return scratch / "demos.npz"
 
 
-CONFIG = {"objective": "simple", "drop_cond": 0.0, "net": "mlp", "width": 16, "blocks": 1, "skip": True, "schedule": "cosine", "T": 6, "obs_horizon": 2,
+CONFIG = {"objective": "simple", "drop_cond": 0.0, "net": "mlp", "width": 16, "blocks": 1, "skip": True,
+          "schedule": "cosine", "T": 6, "obs_horizon": 2,
           "pred_horizon": 8, "clip": 4.0}
 
 

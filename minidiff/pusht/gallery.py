@@ -40,7 +40,7 @@ def forward(path, policy):
     to_noise = [policy.normaliser.actions(q_sample(policy.schedule, x0, t, eps) if t else x0, origin) for t in shown]
     back = list(policy.denoise(seen, rng))[::-1]  # back[t] holds x_t
     frame = lambda plans, t: (obs[k, -1], f"t = {t}", plans)
-    draw.film_strip(path, [("forward", [frame(plans, t) for plans, t in zip(to_noise, shown)], "one demonstrated\nplan, 6 noises"),
+    draw.film_strip(path, [("forward", list(map(frame, to_noise, shown)), "one demonstrated\nplan, 6 noises"),
                            ("reverse", [frame(back[t], t) for t in shown], "6 plans: read\nfrom right to left")])
 
 
@@ -99,7 +99,7 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m minidiff.pusht.gallery", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default=PICTURES, help=f"a folder (default: {PICTURES})")
-    parser.add_argument("--policy", default=SHIPPED_POLICY, help="a checkpoint (default: the policy that comes with minidiff)")
+    parser.add_argument("--policy", default=SHIPPED_POLICY, help="a checkpoint (default: what comes with minidiff)")
     parser.add_argument("--regression", help="a checkpoint trained by --objective mse, to be drawn beside it")
     args = parser.parse_args()
     policy, regression = policies.load(args.policy, PUSHT)[0], None

@@ -166,7 +166,8 @@ def animation(path, policy, seeds, noise_seed=0, plans=8, size=240, max_steps=30
     out. path: .webp or .gif, by Pillow. An episode that is over waits for the others."""
     films = []
     for seed in seeds:
-        env, rng, film, done = PushTEnv(max_steps=max_steps, **options), np.random.default_rng([noise_seed, seed]), [], False
+        env, rng = PushTEnv(max_steps=max_steps, **options), np.random.default_rng([noise_seed, seed])
+        film, done = [], False
         states = [env.reset(seed=int(seed))[0]]
         while not done:
             fan = policy.plan(np.repeat(latest(states, policy.obs_horizon)[None], plans, 0), rng)
