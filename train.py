@@ -53,15 +53,14 @@ class Config:
     width: int = knob(0, "units of a layer; 0: 256 for mlp, 64 for conv", least=0)
     blocks: int = knob(3, "residual blocks", least=1)
     skip: bool = knob(True, "predict eps through the skip (README, 'What makes it work')")
-    obs_horizon: int = knob(2, "observations that the policy sees", least=1)
+    obs_horizon: int = knob(1, "observations that the policy sees", least=1)
     pred_horizon: int = knob(16, "actions in a plan", least=1)
-    mirror: bool = knob(True, "double the data by the task's mirror symmetry")
     clip: float = knob(4.0, "bound on x_0, in standard deviations of the actions", least=1e-3)
     schedule: str = knob("cosine", "noise schedule", choices=tuple(SCHEDULES))
     T: int = knob(100, "diffusion steps", least=1)
     weight: str = knob("inverse-alpha-bar", "lambda(t) of L_simple", choices=tuple(WEIGHTS))
     drop_cond: float = knob(0.0, "share of the windows that are shown no observation, for eval.py --guidance", least=0)
-    steps: int = knob(10_500, "gradient steps: the budget", least=1)
+    steps: int = knob(5000, "gradient steps: the budget", least=1)
     batch: int = knob(256, "windows in a gradient step", least=1)
     lr: float = knob(3e-3, "peak learning rate of AdamW", least=1e-9)
     warmup: int = knob(100, "steps over which the learning rate rises; then it falls by a cosine", least=0)
@@ -78,7 +77,7 @@ class Run:
         self.rng = np.random.default_rng(config.seed)
         self.fingerprint = hashlib.sha256(b"".join(array.tobytes() for array in data)).hexdigest()
         self.cond, self.x0, self.normaliser = demos.training_set(data, PUSHT, config.obs_horizon, config.pred_horizon,
-                                                                 config.clip, config.mirror)
+                                                                 config.clip)
         self.schedule, self.eps_theta = policy.build(vars(config), PUSHT, self.cond.shape[1], self.rng)
         self.net, self.weight = self.eps_theta.net, loss_weight(self.schedule, config.weight)
         self.optimiser = AdamW(self.net.theta, config.weight_decay, ema_decay=config.ema)
@@ -163,7 +162,7 @@ def main():
         run.restore(*saved)
     else:
         checkpoint.write_json(folder / "config.json", vars(config))
-    print(f"{len(data.episode_ends):,} demonstrations, {len(run.x0):,} windows{' (half mirrored)' * config.mirror}; "
+    print(f"{len(data.episode_ends):,} demonstrations, {len(run.x0):,} windows; "
           f"{config.net} with {run.net.theta.size:,} parameters; {config.steps:,} steps; into {folder}/")
     train(run, args.save_every)
     print(f"trained in {run.cpu_seconds():.0f} CPU seconds "

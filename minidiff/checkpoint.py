@@ -13,7 +13,7 @@ import numpy as np
 
 from . import __version__
 
-FORMAT, FORMAT_VERSION = "minidiff checkpoint", 1
+FORMAT, FORMAT_VERSION = "minidiff checkpoint", 2
 
 
 def write_atomically(path, write):
@@ -46,7 +46,7 @@ def save(path, arrays, meta):
 def load(path, needs=()):
     """Read a checkpoint -> (arrays, meta). `needs` names the arrays that it must hold.
 
-    Raises ValueError with one sentence for a file that is truncated, foreign or newer than this program.
+    Raises ValueError with one sentence for a file that is truncated, foreign or of another version of this program.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,8 +65,9 @@ def load(path, needs=()):
         known = False
     if not known:
         raise ValueError(f"{path}: this is not a {FORMAT}")
-    if version > FORMAT_VERSION:
-        raise ValueError(f"{path}: written by a newer minidiff ({author}); this one is "
+    if version != FORMAT_VERSION:
+        age = "a newer" if version > FORMAT_VERSION else "an older"
+        raise ValueError(f"{path}: written by {age} minidiff ({author}); this one is "
                          f"{__version__} and reads format {FORMAT_VERSION}, not {version}")
     missing = [name for name in needs if name not in arrays]
     if missing:

@@ -18,14 +18,14 @@ class Task(NamedTuple):
     """All that the method needs to know of a task.
 
     features(obs): observations (B, obs_horizon, S) -> features (B, F), any scale (they get standardised).
-    origin(obs): the point (B, D) from which actions are measured.
-    mirror(obs, actions): the task's symmetry: both arrays reflected, or None if it has none.
+    frame(obs): where actions are measured: from the origin (B, D), along the axes (B, D, D), whose columns are orthonormal.
+        A task that does not change when it is moved, turned or mirrored has a frame that moves along: then what was
+        learned in one place is known in all.
     state_range, action_range: arrays (S, 2), (D, 2) of the least and largest number that makes sense.
     """
     name: str
     features: Callable
-    origin: Callable
-    mirror: Callable | None
+    frame: Callable
     state_range: np.ndarray
     action_range: np.ndarray
 
@@ -157,8 +157,8 @@ def windows(demos, obs_horizon, pred_horizon):
 
 
 class Normaliser(NamedTuple):
-    """From a task's units to the network's and back: features to mean 0 and variance 1, actions to offsets from their
-    origin, divided by the spread that such offsets have at each step of the chunk."""
+    """From a task's units to the network's and back: features to mean 0 and variance 1, actions to offsets in their
+    frame (origin, axes), divided by the spread that such offsets have at each step of the chunk."""
     mean: np.ndarray  # (F,)
     std: np.ndarray  # (F,)
     scale: np.ndarray  # (H, 1)
@@ -166,21 +166,20 @@ class Normaliser(NamedTuple):
     def cond(self, features):
         return ((features - self.mean) / self.std).astype(np.float32)
 
-    def chunk(self, actions, origin):
-        return ((actions - origin[:, None]) / self.scale).astype(np.float32)
+    def chunk(self, actions, frame):
+        origin, axes = frame
+        return ((actions - origin[:, None]) @ axes / self.scale).astype(np.float32)
 
-    def actions(self, chunk, origin):
-        return chunk * self.scale + origin[:, None]
+    def actions(self, chunk, frame):
+        origin, axes = frame
+        return chunk * self.scale @ axes.swapaxes(1, 2) + origin[:, None]
 
 
-def training_set(demos, task, obs_horizon, pred_horizon, clip, mirror=True):
+def training_set(demos, task, obs_horizon, pred_horizon, clip):
     """What training draws from: cond (N, F), x0 (N, H, D) within +-clip, and the Normaliser that made them."""
     obs, actions = windows(demos, obs_horizon, pred_horizon)
-    if mirror and task.mirror:
-        pairs = [(obs, actions), task.mirror(obs, actions)]
-        obs, actions = (np.concatenate(both) for both in zip(*pairs))
-    features, origin = task.features(obs), task.origin(obs)
-    offset = actions - origin[:, None]
+    features, (origin, axes) = task.features(obs), task.frame(obs)
+    offset = (actions - origin[:, None]) @ axes
     scale, std = np.sqrt((offset.astype(np.float64) ** 2).mean((0, 2)))[:, None], features.std(0, np.float64)
     normaliser = Normaliser(features.mean(0, np.float64), np.where(std > 1e-6, std, 1), np.maximum(scale, 1e-6))
-    return normaliser.cond(features), np.clip(normaliser.chunk(actions, origin), -clip, clip), normaliser
+    return normaliser.cond(features), np.clip(normaliser.chunk(actions, (origin, axes)), -clip, clip), normaliser

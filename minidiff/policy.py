@@ -69,7 +69,7 @@ class DiffusionPolicy:
     guidance: by how much more than in training the observation counts (guidance.classifier_free).
     """
 
-    def __init__(self, eps_theta, schedule, task, normaliser, obs_horizon=2, pred_horizon=16, action_horizon=2,
+    def __init__(self, eps_theta, schedule, task, normaliser, obs_horizon=1, pred_horizon=16, action_horizon=2,
                  sampler="ancestral", clip=4.0, start_noise=1.0, guidance=0.0, **options):
         if not 1 <= action_horizon <= pred_horizon:
             raise ValueError(f"action_horizon {action_horizon}: a plan has {pred_horizon} actions to choose from")
@@ -88,12 +88,12 @@ class DiffusionPolicy:
         """obs: (B, obs_horizon, S); rng: a Generator, or anything with its standard_normal -> actions (B, H, D)."""
         for x in self._chain(obs, rng):
             pass  # the last one is x_0
-        return self.normaliser.actions(x, self.task.origin(obs))
+        return self.normaliser.actions(x, self.task.frame(obs))
 
     def denoise(self, obs, rng):
         """The same plans while they come out of the noise: yields actions (B, H, D) at each step of the chain, to watch."""
         for x in self._chain(obs, rng):
-            yield self.normaliser.actions(x, self.task.origin(obs))
+            yield self.normaliser.actions(x, self.task.frame(obs))
 
     def _chain(self, obs, rng):
         """x_T, .., x_0 (B, H, D), in the network's units, as the sampler yields them."""
@@ -108,13 +108,13 @@ class DiffusionPolicy:
 
         Nats for each number of a plan, in the network's units; `log_scale` more if actions are in the task's.
         """
-        x0 = self.normaliser.chunk(actions, self.task.origin(obs))
+        x0 = self.normaliser.chunk(actions, self.task.frame(obs))
         return variational_bound(self.schedule, self.eps_theta, x0, self.normaliser.cond(self.task.features(obs)), rng,
                                  "learned" if self.eps_theta.learned else "beta")
 
     def log_likelihood(self, obs, actions, steps=None):
         """log p(plan) (B,) in nats, exactly (samplers.log_likelihood), of demonstrated plans, actions (B, H, D) after obs."""
-        x0 = self.normaliser.chunk(actions, self.task.origin(obs))
+        x0 = self.normaliser.chunk(actions, self.task.frame(obs))
         cond = self.normaliser.cond(self.task.features(obs))
         return log_likelihood(self.schedule, self.eps_theta, x0, cond, steps)
 

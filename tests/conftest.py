@@ -63,7 +63,13 @@ def tiny_policy(arrays):
     _, _, normaliser = demos.training_set(demos.check(arrays, PUSHT), PUSHT, 2, 8, 4.0)
     schedule, eps_theta = policy.build(CONFIG, PUSHT, len(normaliser.mean), np.random.default_rng(0))
     return lambda **options: policy.DiffusionPolicy(eps_theta, schedule, PUSHT, normaliser,
-                                                    **{"pred_horizon": 8} | options)
+                                                    **{"obs_horizon": 2, "pred_horizon": 8} | options)
+
+
+def mirror(obs, actions):
+    """Both in the mirror that leaves the goal where it is: (x, y) -> (512-y, 512-x), angle -> pi/2 - angle."""
+    flip = lambda xy: 512 - xy[..., ::-1]
+    return np.concatenate([flip(obs[..., :2]), flip(obs[..., 2:4]), np.pi / 2 - obs[..., 4:]], -1), flip(actions)
 
 
 def command(script, *arguments):

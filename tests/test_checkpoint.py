@@ -118,12 +118,13 @@ def test_a_pickled_array_is_refused_and_never_executed(name, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_newer_format_is_refused_with_both_versions(saved, monkeypatch):
-    with monkeypatch.context() as future:
-        future.setattr(checkpoint, "FORMAT_VERSION", 2)
-        future.setattr(checkpoint, "__version__", "9.8.7")
+@pytest.mark.parametrize("format, age", [(1, "an older"), (3, "a newer")])
+def test_another_format_is_refused_with_both_versions(saved, monkeypatch, format, age):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(checkpoint, "FORMAT_VERSION", format)
+        elsewhere.setattr(checkpoint, "__version__", "9.8.7")
         checkpoint.save(saved, ARRAYS, META)
-    refused(saved, "newer minidiff (9.8.7)", f"this one is {__version__} and reads format 1, not 2")
+    refused(saved, f"{age} minidiff (9.8.7)", f"this one is {__version__} and reads format 2, not {format}")
 
 
 def test_missing_arrays_are_named(saved):

@@ -68,7 +68,7 @@ def test_training_again_gives_the_same_weights_and_scores(trained, demos_file, t
 
 
 def test_the_convolutional_denoiser_trains_into_a_folder_of_its_own(demos_file, tmp_path):
-    result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--net", "conv", "--steps", 20, "--no-mirror")
+    result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--net", "conv", "--steps", 20)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / "pusht-conv-0" / "rollouts.png").exists()
 

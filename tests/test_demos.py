@@ -6,16 +6,17 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import Bomb, play
+from conftest import Bomb, mirror, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidiff import demos
 from minidiff.demos import Demos, Normaliser, load, training_set, windows
 from minidiff.pusht.env import GOAL_POSE, PushTEnv, keypoints
-from minidiff.pusht.features import PUSHT, features, mirror, origin
+from minidiff.pusht.features import PUSHT, features, frame
 
 NAMES = ("state", "action", "episode_ends")
+seeds = st.integers(0, 2**32 - 1)
 
 
 def refused(path, *words):
@@ -276,18 +277,18 @@ def test_windows_repeat_at_the_edges_and_never_cross_into_another_episode(length
 def test_a_normaliser_can_be_undone(seed):
     rng = np.random.default_rng(seed)
     normaliser = Normaliser(rng.normal(0, 100, 4), rng.uniform(0.01, 50, 4), rng.uniform(1, 50, (6, 1)))
-    actions, origin = rng.uniform(0, 512, (3, 6, 2)), rng.uniform(0, 512, (3, 2))
-    chunk = normaliser.chunk(actions, origin)
+    actions, place = rng.uniform(0, 512, (3, 6, 2)), (rng.uniform(0, 512, (3, 2)), np.linalg.qr(rng.normal(size=(3, 2, 2)))[0])
+    chunk = normaliser.chunk(actions, place)
     assert chunk.dtype == np.float32
-    np.testing.assert_allclose(normaliser.actions(chunk, origin), actions, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(normaliser.actions(chunk, place), actions, rtol=0, atol=1e-3)
     x = rng.normal(0, 100, (3, 4))
     np.testing.assert_allclose(normaliser.cond(x) * normaliser.std + normaliser.mean, x, rtol=0, atol=1e-2)
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_what_training_draws_from_has_mean_0_and_variance_1(demos_file, mirrored):
-    cond, x0, _ = training_set(load(demos_file, PUSHT), PUSHT, 2, 16, clip=100, mirror=mirrored)
-    assert cond.shape == (139 * (1 + mirrored), 61) and x0.shape == (len(cond), 16, 2)
+@pytest.mark.parametrize("obs_horizon", [1, 3])
+def test_what_training_draws_from_has_mean_0_and_variance_1(demos_file, obs_horizon):
+    cond, x0, _ = training_set(load(demos_file, PUSHT), PUSHT, obs_horizon, 16, clip=100)
+    assert cond.shape == (139, 33 + 5 * obs_horizon) and x0.shape == (139, 16, 2)
     assert cond.dtype == x0.dtype == np.float32
     np.testing.assert_allclose(cond.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(cond.std(0), 1, atol=1e-4)
@@ -304,91 +305,97 @@ def test_actions_are_clipped_and_only_where_they_exceed_the_bound(demos_file):
 def test_a_feature_that_never_changes_is_left_alone():
     """It becomes 0 and, if it changes a little after all when the policy acts, no number of millions."""
     still = Demos(np.full((20, 5), 100, np.float32), np.full((20, 2), 100, np.float32), np.array([20]))
-    cond, x0, normaliser = training_set(still, PUSHT, 2, 4, clip=4, mirror=False)
+    cond, x0, normaliser = training_set(still, PUSHT, 2, 4, clip=4)
     assert np.isfinite(x0).all() and np.abs(cond).max() < 1e-3
     assert np.abs(normaliser.cond(features(still.state[None, :2] + 1e-3))).max() < 1
 
 
-# ---- the mirror ---------------------------------------------------------------------------------------------------
+# ---- the frame ----------------------------------------------------------------------------------------------------
 
-LEFT_IS_RIGHT = [1, 0, 3, 2, 5, 4, 7, 6]  # the corners of a T whose sides were exchanged
+def random_obs(rng, rows=6, horizon=2):
+    return rng.uniform(0, 512, (rows, horizon, 5)) * (1, 1, 1, 1, 2 * np.pi / 512)
 
 
-def random_obs(seed, rows=6, horizon=2):
+def test_the_frame_of_a_known_observation():
+    """A T turned by 90 degrees has its stem along -x; the agent is below it (y points down), on its right; then above."""
+    obs = np.array([[[300.0, 280, 300, 200, np.pi / 2]], [[300.0, 120, 300, 200, np.pi / 2]]])
+    origin, axes = frame(obs)
+    np.testing.assert_array_equal(origin, [[300, 280], [300, 120]])
+    np.testing.assert_allclose(axes, [[[0, -1], [1, 0]], [[0, -1], [-1, 0]]], atol=1e-12)
+    assert frame(np.float32(obs))[1].dtype == np.float32
+
+
+@given(seeds)
+def test_the_axes_are_orthonormal_and_the_agent_is_on_the_side_of_x(seed):
+    obs = random_obs(np.random.default_rng(seed))
+    origin, axes = frame(obs)
+    np.testing.assert_allclose(axes.swapaxes(1, 2) @ axes, np.tile(np.eye(2), (6, 1, 1)), atol=1e-12)
+    assert (((origin - obs[:, -1, 2:4]) * axes[:, :, 0]).sum(1) >= 0).all()
+
+
+@given(seeds)
+def test_a_situation_and_its_mirror_image_are_one_in_the_frame(seed):
+    """The goal is its own mirror image. So the features are equal, and a chunk stands for the mirrored actions."""
     rng = np.random.default_rng(seed)
-    return rng.uniform(0, 512, (rows, horizon, 5)) * (1, 1, 1, 1, 2 * np.pi / 512), rng.uniform(0, 512, (rows, 3, 2))
+    obs, chunk = random_obs(rng, horizon=3), rng.normal(size=(6, 4, 2))
+    image, _ = mirror(obs, chunk)
+    np.testing.assert_allclose(features(image), features(obs), atol=1e-9)
+    one = Normaliser(np.zeros(43), np.ones(43), np.ones((4, 1)))
+    actions, mirrored = (one.actions(chunk, frame(o)) for o in (obs, image))
+    np.testing.assert_allclose(mirrored, mirror(obs, actions)[1], atol=1e-9)
 
 
-def test_the_mirror_undoes_itself():
-    obs, actions = random_obs(0)
-    again = mirror(*mirror(obs, actions))
-    np.testing.assert_allclose(again[0], obs, atol=1e-9)
-    np.testing.assert_allclose(again[1], actions, atol=1e-9)
-    assert mirror(obs.astype(np.float32), actions)[0].dtype == np.float32
+@given(seeds, st.floats(-10, 10))
+def test_a_plan_turns_and_moves_with_the_block_and_the_agent(seed, angle):
+    """Seen from the T, all but where the goal is stays the same; and so does the chunk that stands for a plan."""
+    rng = np.random.default_rng(seed)
+    obs, actions, shift = random_obs(rng), rng.uniform(0, 512, (6, 4, 2)), rng.uniform(-100, 100, 2)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    moved = np.concatenate([obs[..., :2] @ turn + shift, obs[..., 2:4] @ turn + shift, obs[..., 4:] + angle], -1)
+    one, of_the_goal = Normaliser(np.zeros(43), np.ones(43), np.ones((4, 1))), [*range(2, 6), *range(6, 22)]
+    np.testing.assert_allclose(one.chunk(actions @ turn + shift, frame(moved)), one.chunk(actions, frame(obs)), atol=1e-3)
+    np.testing.assert_allclose(*(np.delete(features(o), of_the_goal, 1) for o in (moved, obs)), atol=1e-9)
 
 
-def test_the_goal_is_its_own_mirror_image():
-    on_the_axis = np.array([[[100.0, 412.0, *GOAL_POSE]]])
-    obs, actions = mirror(on_the_axis, on_the_axis[..., :2])
-    np.testing.assert_allclose(obs, on_the_axis, atol=1e-9)
-    np.testing.assert_allclose(actions, on_the_axis[..., :2])
-
-
-def test_the_mirror_maps_every_corner_of_the_block_to_the_mirrored_corner():
-    obs, _ = random_obs(1)
-    reflected = 512 - keypoints(obs[..., 2:])[..., ::-1]
-    image = mirror(obs, obs[..., :2])[0]
-    np.testing.assert_allclose(keypoints(image[..., 2:]), reflected[..., LEFT_IS_RIGHT, :], atol=1e-9)
-
-
-def test_a_mirrored_step_is_the_step_of_the_mirrored_world():
-    """The agent touches the block, and turns it."""
-    state, action = np.array([180.0, 300, 256, 220, 0.3]), np.array([260.0, 290])
+def test_a_step_seen_in_the_frame_is_that_of_the_moved_and_mirrored_world():
+    """The physics have the symmetry that the frame supposes: the agent touches the T and turns it, wherever it lies."""
+    state, action, results = np.array([180.0, 300, 256, 220, 0.3]), np.array([260.0, 290]), []
+    turn = np.array([[np.cos(1), np.sin(1)], [-np.sin(1), np.cos(1)]])
+    turned = np.array([*((state[:2] - 256) @ turn + 256), *((state[2:4] - 256) @ turn + 256), 1.3])
     (image,), ((image_action,),) = mirror(state[None], action[None, None])
-    steps = []
-    for start, target in ((state, action), (image, image_action)):
+    for start, target in ((state, action), (turned, (action - 256) @ turn + 256), (image, image_action)):
         env = PushTEnv(state_order="exact")
         env.reset(options={"state": start})
-        steps.append(env.step(target)[0])
-    assert abs(steps[0][4] - state[4]) > 1e-3
-    np.testing.assert_allclose(mirror(steps[0][None], action[None])[0][0], steps[1], atol=1e-9)
-
-
-def test_mirrored_training_pairs_are_the_reflected_ones(demos_file):
-    """Offsets (dx, dy) from the agent become (-dy, -dx), and mirroring commutes with cutting windows."""
-    data = load(demos_file, PUSHT)
-    _, x0, _ = training_set(data, PUSHT, 2, 16, clip=100)
-    np.testing.assert_allclose(x0[139:], -x0[:139, :, ::-1], atol=1e-5)
-    state, action = mirror(data.state, data.action)
-    for before, after in zip(mirror(*windows(data, 3, 5)), windows(Demos(state, action, data.episode_ends), 3, 5)):
-        np.testing.assert_array_equal(before, after)
+        after = env.step(target)[0]
+        (_, axes), side = frame(start[None, None]), 1 - 2 * (start is image)
+        results.append([*((after[:2] - start[:2]) @ axes[0]), *((after[2:4] - start[2:4]) @ axes[0]), side * (after[4] - start[4])])
+    assert abs(results[0][4]) > 1e-3
+    np.testing.assert_allclose(results[1:], results[:1] * 2, atol=1e-9)
 
 
 # ---- features -----------------------------------------------------------------------------------------------------
 
 def test_features_of_a_known_observation():
-    """The agent moved by (1, 2), the block by (3, 4); it turned from just below 2 pi to just above 0."""
-    before, now = [99, 198, 297, 196, 2 * np.pi - 0.1], [100, 200, 300, 200, 0.1]
+    """The T stands upright, the agent 60 px to its right. It moved by (1, 2), the T by (3, 4), from just below 2 pi."""
+    before, now = [359, 238, 297, 196, 2 * np.pi - 0.1], [360, 240, 300, 200, 0]
     f = features(np.array([[before, now]], float))[0]
-    assert f.shape == (61,)
-    np.testing.assert_allclose(f[:11], [100, 200, 300, 200, np.sin(0.1), np.cos(0.1), 1, 2, 3, 4, 0.2])
-    np.testing.assert_allclose(f[11:13], [-200 * np.cos(0.1), 200 * np.sin(0.1)])  # the agent in the block's frame
-    to_goal = (keypoints(now[2:]) - keypoints(GOAL_POSE)).ravel()
-    to_agent = (keypoints(now[2:]) - now[:2]).ravel()
-    np.testing.assert_allclose(f[13:], [*to_goal / 100, *np.tanh(to_goal / 15), *to_agent])
+    assert f.shape == (43,)
+    np.testing.assert_allclose(f[:6], [60, 40, -44, 56, np.sin(np.pi / 4), np.cos(np.pi / 4)])
+    to_goal, to_agent = keypoints(GOAL_POSE) - keypoints(now[2:]), [360, 240] - keypoints(now[2:])
+    np.testing.assert_allclose(f[6:38], np.tanh([*to_goal.ravel() / 15, *to_agent.ravel() / 15]))
+    np.testing.assert_allclose(f[38:], [1, 2, 3, 4, 0.1])
 
 
-def test_features_see_the_last_two_observations_row_by_row():
-    obs, _ = random_obs(2, horizon=4)
-    np.testing.assert_array_equal(features(obs), features(obs[:, -2:]))
+def test_features_see_row_by_row_the_observations_they_are_given():
+    obs = random_obs(np.random.default_rng(2), horizon=4)
+    np.testing.assert_array_equal(features(obs)[:, :38], features(obs[:, -1:]))
     np.testing.assert_array_equal(features(obs)[2:3], features(obs[2:3]))
-    still = np.repeat(obs[:, -1:], 2, 1)
-    np.testing.assert_array_equal(features(obs[:, -1:]), features(still))  # one observation: as if nothing moved
-    np.testing.assert_array_equal(origin(obs), obs[:, -1, :2])
+    assert features(obs).shape == (6, 38 + 3 * 5)
+    np.testing.assert_allclose(features(np.repeat(obs[:, -1:], 2, 1))[:, 38:], 0, atol=1e-12)  # nothing moved
 
 
 def test_features_do_not_change_when_an_angle_turns_a_full_circle():
-    obs, _ = random_obs(3)
+    obs = random_obs(np.random.default_rng(3))
     turned = obs + 2 * np.pi * np.array([0, 0, 0, 0, 1]) * [[[3]], [[-1]], [[0]], [[1]], [[2]], [[-5]]]
     turned[:, 0, 4] += 2 * np.pi  # the observation before it, once more
     np.testing.assert_allclose(features(turned), features(obs), atol=1e-9)
@@ -396,18 +403,7 @@ def test_features_do_not_change_when_an_angle_turns_a_full_circle():
 
 def test_on_the_goal_every_way_to_the_goal_is_zero():
     f = features(np.array([[[50.0, 60.0, *GOAL_POSE]]]))[0]
-    np.testing.assert_allclose(f[13:45], 0, atol=1e-12)
-
-
-def test_what_agent_and_block_are_to_each_other_does_not_depend_on_where_they_are():
-    """Shifts of both leave the corners seen from the agent, and any rigid motion the agent seen from the block."""
-    obs, _ = random_obs(4)
-    shifted = obs + np.array([30.0, -20.0, 30.0, -20.0, 0.0])
-    np.testing.assert_allclose(features(shifted)[:, 45:], features(obs)[:, 45:], atol=1e-9)
-    c, s = np.cos(0.7), np.sin(0.7)
-    rotation = np.array([[c, s], [-s, c]])
-    moved = np.concatenate([obs[..., :2] @ rotation, obs[..., 2:4] @ rotation, obs[..., 4:] + 0.7], -1)
-    np.testing.assert_allclose(features(moved)[:, 10:13], features(obs)[:, 10:13], atol=1e-9)
+    np.testing.assert_allclose(f[[*range(2, 5), *range(6, 22)]], 0, atol=1e-12)
 
 
 def test_files_are_joined_episode_by_episode(arrays):

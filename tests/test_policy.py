@@ -4,7 +4,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import CONFIG
+from conftest import CONFIG, mirror
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import gaussian_denoiser
@@ -51,17 +51,28 @@ def test_with_the_ideal_denoiser_of_one_plan_the_policy_makes_exactly_that_plan(
     rng = np.random.default_rng(0)
     c, scale = rng.uniform(-2, 2, (8, 2)), rng.uniform(5, 50, (8, 1))
     planner = DiffusionPolicy(gaussian_denoiser(schedule, c, 0), schedule, PUSHT,
-                              Normaliser(np.zeros(61), np.ones(61), scale), pred_horizon=8, **options)
+                              Normaliser(np.zeros(43), np.ones(43), scale), pred_horizon=8, **options)
     obs = rng.uniform(100, 400, (3, 2, 5))
-    np.testing.assert_allclose(planner.plan(obs, rng), c * scale + obs[:, -1:, :2], rtol=0, atol=1e-2)
+    agent, axes = PUSHT.frame(obs)
+    x, y = axes[:, None, :, 0], axes[:, None, :, 1]  # (3, 1, 2)
+    expected = agent[:, None] + (c * scale)[:, :1] * x + (c * scale)[:, 1:] * y
+    np.testing.assert_allclose(planner.plan(obs, rng), expected, rtol=0, atol=1e-2)
 
 
 def test_the_ideal_plan_is_cut_off_at_the_clip():
     schedule, c = SCHEDULES["cosine"](20), np.array([[3.0, -0.5]] * 8)
     planner = DiffusionPolicy(gaussian_denoiser(schedule, c, 0), schedule, PUSHT,
-                              Normaliser(np.zeros(61), np.ones(61), np.ones((8, 1))), pred_horizon=8, clip=2)
+                              Normaliser(np.zeros(43), np.ones(43), np.ones((8, 1))), pred_horizon=8, clip=2)
     plan = planner.plan(np.zeros((1, 2, 5)), np.random.default_rng(0))
-    np.testing.assert_allclose(plan[0], [[2, -0.5]] * 8, atol=1e-5)
+    np.testing.assert_allclose(plan[0], [[2, -0.5]] * 8, atol=1e-5)  # in the axes of a T that stands upright
+
+
+def test_a_policy_in_a_mirror_does_what_is_seen_in_the_mirror(tiny_policy):
+    """Whatever its weights: the frame sees to it (features.frame)."""
+    obs = np.random.default_rng(0).uniform(100, 400, (5, 2, 5))
+    plan, reflected = (tiny_policy().plan(o, np.random.default_rng(1)) for o in (obs, mirror(obs, obs)[0]))
+    np.testing.assert_allclose(reflected, mirror(obs, plan)[1], atol=1e-3)
+    assert np.ptp(plan, axis=1).max() > 5
 
 
 @pytest.mark.parametrize("options", [{}, {"sampler": "ddim", "steps": 3, "eta": 0.5}, {"sampler": "sde"}, {"sampler": "pc"},
@@ -87,8 +98,8 @@ def test_start_noise_scales_what_a_plan_starts_from(tiny_policy):
 def test_guidance_is_handed_on_to_the_denoiser(tiny_policy):
     """With scale -1 the observation is forgotten: plans differ by where they start alone."""
     obs = np.random.default_rng(0).uniform(100, 400, (2, 2, 5))
-    offsets = lambda **options: [tiny_policy(sampler="ddim", steps=3, **options).plan(one[None], np.random.default_rng(0))
-                                 - one[-1, :2] for one in obs]
+    offsets = lambda **options: [(tiny_policy(sampler="ddim", steps=3, **options).plan(one[None], np.random.default_rng(0))
+                                  - one[-1, :2]) @ PUSHT.frame(one[None])[1] for one in obs]
     assert np.abs(np.subtract(*offsets(guidance=-1))).max() < 1e-3 < 1 < np.abs(np.subtract(*offsets())).max()
 
 
@@ -137,7 +148,7 @@ def test_a_short_plan_is_carried_out_whole_unless_told_otherwise(saved):
 
 
 def short_theta():
-    return policy.build(CONFIG | {"pred_horizon": 1}, PUSHT, 61, np.random.default_rng(0))[1].net.theta
+    return policy.build(CONFIG | {"pred_horizon": 1}, PUSHT, 43, np.random.default_rng(0))[1].net.theta
 
 
 def test_checkpoints_that_do_not_fit_are_refused_in_words(saved):

@@ -17,7 +17,7 @@ from minidiff.optim import AdamW, flat_gradient, learning_rate
 from minidiff.policy import DiffusionPolicy
 from minidiff.tensor import Tape
 
-PASSING = demos.Task("passing", features=lambda obs: obs[:, -1], origin=lambda obs: obs[:, -1], mirror=None,
+PASSING = demos.Task("passing", features=lambda obs: obs[:, -1], frame=lambda obs: (obs[:, -1], np.eye(2)[None]),
                      state_range=np.array([[-2, 2]] * 2), action_range=np.array([[-2, 2]] * 2))
 WALL = 0.5  # it reaches from x = -0.5 to 0.5 at y = 0
 

@@ -34,14 +34,14 @@ def forward(path, policy):
     obs, actions = demos.windows(data, policy.obs_horizon, policy.pred_horizon)
     k = np.ptp(actions[:2000], 1).min(1).argmax()  # a plan that goes far, both in x and in y
     rng, shown = np.random.default_rng(0), (0, 5, 15, 30, 50, 70, 100)
-    seen, origin = np.repeat(obs[k:k + 1], 6, 0), PUSHT.origin(obs[k:k + 1])
-    x0 = policy.normaliser.chunk(np.repeat(actions[k:k + 1], 6, 0), origin)
+    seen, frame = np.repeat(obs[k:k + 1], 6, 0), PUSHT.frame(obs[k:k + 1])
+    x0 = policy.normaliser.chunk(np.repeat(actions[k:k + 1], 6, 0), frame)
     eps = rng.standard_normal(x0.shape, dtype=np.float32)
-    to_noise = [policy.normaliser.actions(q_sample(policy.schedule, x0, t, eps) if t else x0, origin) for t in shown]
+    to_noise = [policy.normaliser.actions(q_sample(policy.schedule, x0, t, eps) if t else x0, frame) for t in shown]
     back = list(policy.denoise(seen, rng))[::-1]  # back[t] holds x_t
-    frame = lambda plans, t: (obs[k, -1], f"t = {t}", plans)
-    draw.film_strip(path, [("forward", list(map(frame, to_noise, shown)), "one demonstrated\nplan, 6 noises"),
-                           ("reverse", [frame(back[t], t) for t in shown], "6 plans: read\nfrom right to left")])
+    panel = lambda plans, t: (obs[k, -1], f"t = {t}", plans)
+    draw.film_strip(path, [("forward", list(map(panel, to_noise, shown)), "one demonstrated\nplan, 6 noises"),
+                           ("reverse", [panel(back[t], t) for t in shown], "6 plans: read\nfrom right to left")])
 
 
 def schedules(path):
@@ -71,15 +71,16 @@ def steered(policy, **changes):
 
 
 def to_one_side(policy, px=5.0):
-    """A policy whose plans' probability falls by e for every `px` that they lie farther right on average: a linear cost."""
-    weight = (policy.normaliser.scale * modes.ACROSS / len(policy.normaliser.scale) / px).astype(np.float32)  # (H, D)
+    """A policy whose plans' probability at STATE falls by e for every `px` that they lie farther right on average."""
+    right = modes.ACROSS @ PUSHT.frame(STATE[None, None])[1][0]  # as the plan's own axes see it
+    weight = (policy.normaliser.scale * right / len(policy.normaliser.scale) / px).astype(np.float32)  # (H, D)
     return steered(policy, eps_theta=guidance.cost_guided(policy.schedule, policy.eps_theta, lambda x0: x0 * weight))
 
 
 def to_end_at(policy, state, point):
     """A policy whose plans end at a point (2,)."""
     plan = np.tile(np.asarray(point, np.float32), (1, policy.pred_horizon, 1))
-    known = policy.normaliser.chunk(plan, state[None, :2])
+    known = policy.normaliser.chunk(plan, PUSHT.frame(state[None, None]))
     last = (np.arange(policy.pred_horizon) == policy.pred_horizon - 1)[:, None]
     return steered(policy, sampler=functools.partial(guidance.inpainting, known=known, mask=last))
 
