@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TESTS = {"tensor": "autograd", "layers": "autograd networks", "nn": "networks", "optim": "optim",
          "diffusion": "forward_process reverse_process objective bound", "samplers": "samplers", "guidance": "guidance",
-         "baselines": "baselines"}
+         "baselines": "baselines", "demos": "demos", "pusht/features": "demos"}
 
 MUTANTS = {
     "tensor": [
@@ -193,6 +193,25 @@ MUTANTS = {
         ("return sum(log_sum_exp(log_p)) * (-1 / x0.size)", "return sum(log_sum_exp(log_p)) * (1 / x0.size)"),
         (" / np.exp(log_w)\n", " * np.exp(log_w)\n"),
         ("times = (rng.standard_normal((B, K, 2), dtype=x_T.dtype) ** 2)", "times = np.abs(rng.standard_normal((B, K, 2), dtype=x_T.dtype))"),
+    ],
+    "demos": [
+        ("@ axes / self.scale", "@ axes.swapaxes(1, 2) / self.scale"),
+        ("@ axes.swapaxes(1, 2) + origin", "@ axes + origin"),
+        ("np.arange(1 - obs_horizon, 1)", "np.arange(-obs_horizon, 0)"),
+        ("np.arange(pred_horizon), last", "np.arange(1, pred_horizon + 1), last"),
+        ("(offset.astype(np.float64) ** 2).mean((0, 2))", "(offset.astype(np.float64) ** 2).mean((0, 2)) * 2"),
+        ("part.episode_ends + row", "part.episode_ends"),
+    ],
+    "pusht/features": [
+        ("    x = x * np.copysign", "    np.copysign"),
+        ("[-np.sin(angle), np.cos(angle)]", "[np.sin(angle), np.cos(angle)]"),
+        ("np.stack([x, y], 2)", "np.stack([x, y], 1)"),
+        ("side * (GOAL_POSE[2] - angle)", "GOAL_POSE[2] - angle"),
+        ("(GOAL_POSE[2] - angle)", "(angle - GOAL_POSE[2])"),
+        ("side * turned]", "turned]"),
+        ("seen(agent - before[:, :2])", "agent - before[:, :2]"),
+        ("to_agent = here[:, None]", "to_agent = agent[:, None]"),
+        ("[to_goal, to_agent], 1) / 15", "[to_goal, to_agent], 1) / 16"),
     ],
 }
 
