@@ -57,7 +57,8 @@ def mixture_parts(eps_theta, shape, cond):
 
 def log_sum_exp(a):
     top = a.data.max(1, keepdims=True)
-    return log(sum(exp(a - top), axis=1, keepdims=True)) + top
+    # below e^-40 no float32 is changed by adding it, but its gradient would be denormal numbers, which are slow
+    return log(sum(exp(bounded(a - top, -40.0, 0.0)), axis=1, keepdims=True)) + top
 
 
 def mixture_loss(eps_theta, x0, cond):
