@@ -9,4 +9,4 @@ import os
 # BLAS reads this when NumPy is first imported, so import minidiff first. To choose otherwise, set it yourself.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-__version__ = "0.2.0"
+__version__ = "0.1.0"

@@ -67,8 +67,8 @@ def load(path, needs=()):
         raise ValueError(f"{path}: this is not a {FORMAT}")
     if version != FORMAT_VERSION:
         age = "a newer" if version > FORMAT_VERSION else "an older"
-        raise ValueError(f"{path}: written by {age} minidiff ({author}); this one is "
-                         f"{__version__} and reads format {FORMAT_VERSION}, not {version}")
+        raise ValueError(f"{path}: written by {age} minidiff ({author}) in format {version}; this one ({__version__}) reads "
+                         f"format {FORMAT_VERSION}: train it again")
     missing = [name for name in needs if name not in arrays]
     if missing:
         raise ValueError(f"{path}: the checkpoint lacks {', '.join(missing)}")
