@@ -180,7 +180,7 @@ class Watch:
         ms = f"{np.median(self.decisions[-5:]):.0f} ms a decision" if self.decisions else ""
         panel(pg, screen, f"coverage {self.coverage:4.0%}    step {self.steps}    seed {self.seed}", word,
               f"{self.name}    {plans}    {ms}    {1 / self.clock.period:.3g} Hz",
-              "space  pause     →  one step     s  sampler     c  candidates     n  new start     h  help     q  quit")
+              "space  pause     mouse  drag the T     s  sampler     c  candidates     n  new start     h  help     q  quit")
         if self.help:
             overlay(pg, screen, HELP, COLOURS)
 
