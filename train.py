@@ -80,6 +80,7 @@ class Run:
                                                                  config.clip)
         self.schedule, self.eps_theta = policy.build(vars(config), PUSHT, self.cond.shape[1], self.rng)
         self.net, self.weight = self.eps_theta.net, loss_weight(self.schedule, config.weight)
+        self.untrained = self.net.theta.copy()
         self.optimiser = AdamW(self.net.theta, config.weight_decay, ema_decay=config.ema)
         self.losses = np.zeros(config.steps, np.float32)
         self.bands = np.full((min(POINTS, config.steps), BANDS), np.nan, np.float32)  # see loss_by_band
@@ -170,7 +171,7 @@ def main():
     if args.score_episodes:
         score(run, range(SCORE_SEED, SCORE_SEED + args.score_episodes))
     try:
-        draw(run, range(SCORE_SEED, SCORE_SEED + min(4, args.score_episodes)))
+        draw(run, range(SCORE_SEED, SCORE_SEED + min(3, args.score_episodes)))
     except RuntimeError as error:
         print(f"no pictures: {error}")  # pygame is missing
     print(f"next: python eval.py {folder} --episodes 500 --seed 300000    (eval.py --help tells of faster samplers)")
@@ -194,13 +195,17 @@ def train(run, save_every):
         sys.exit(f"\nstopped at step {run.n} and saved; go on with: python train.py --resume {run.folder}")
 
 
-def score(run, seeds):
-    """Score the finished policy on seeds for development, by ancestral sampling and by the quickest DDIM."""
-    scores = {}
-    samplers = {"ancestral": {}, "ddim": {"sampler": "ddim", "steps": min(4, run.schedule.T)}}
+def samplers(run):
+    """The samplers that score a policy, each with its options: the ancestral one and the quickest, DDIM."""
     if run.config.objective in policy.BASELINES:
-        samplers = {policy.BASELINES[run.config.objective][0]: {}}
-    for name, options in samplers.items():
+        return {policy.BASELINES[run.config.objective][0]: {}}
+    return {"ancestral": {}, "ddim": {"sampler": "ddim", "steps": min(4, run.schedule.T)}}
+
+
+def score(run, seeds):
+    """Score the finished policy on seeds for development."""
+    scores = {}
+    for name, options in samplers(run).items():
         trained, _ = policy.load(run.path, PUSHT, **options)
         with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as executor:
             scores[name] = rollout.summary(rollout.evaluate(
@@ -210,7 +215,7 @@ def score(run, seeds):
 
 
 def draw(run, seeds):
-    """The loss curve, as means over hundredths of the run, and the first episodes as a film strip."""
+    """The loss curve, as means over hundredths of the run, and the first episodes, before and after, as a film strip."""
     width = max(1, run.n // 100)
     means = run.losses[:run.n // width * width].reshape(-1, width).mean(1)
     title = {"simple": f"L_simple, lambda = {run.config.weight}", "hybrid": f"L_hybrid, lambda = {run.config.weight}",
@@ -223,7 +228,10 @@ def draw(run, seeds):
                  note=f"training loss: means over {width} steps" + "; the others: quarters of the chain" * bool(lines))
     print(f"picture: {run.folder / 'loss.png'}")
     if seeds:
-        rollout.film(run.folder / "rollouts.png", policy.load(run.path, PUSHT)[0], seeds)
+        *_, quickest = samplers(run).values()
+        before, after = (policy.load(run.path, PUSHT, **quickest)[0] for _ in range(2))
+        before.eps_theta.net.theta[:] = run.untrained
+        rollout.film(run.folder / "rollouts.png", after, seeds, before=before)
         print(f"picture: {run.folder / 'rollouts.png'}")
 
 

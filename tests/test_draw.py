@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidiff.pusht import chart, draw
+import train
+from minidiff import checkpoint, demos, policy
+from minidiff.pusht import chart, draw, rollout
 from minidiff.pusht.env import AGENT_RADIUS, BAR, GOAL_POSE, STEM
+from minidiff.pusht.features import PUSHT
 
 pygame = pytest.importorskip("pygame")
 STATE = np.array([90.0, 420.0, 330.0, 130.0, 2.2])  # agent, block and goal apart from each other
@@ -204,8 +207,8 @@ def test_a_film_strip_shows_each_frame_whole_with_its_caption_below_and_nothing_
             (y, x), = [(y, x) for y, x in corners if np.array_equal(picture[y:y + 2 * size, x:x + 2 * size], shown)]
             lefts.setdefault(column, x)
             assert lefts[column] == x, "frames of a column stand below each other"
-            assert not blank(picture[y + 2 * size:y + 2 * size + 40, x:x + 2 * size]), "its caption"
-            assert blank(picture[y + 2 * size + 46:y + 2 * size + 56]), "room before the next row"
+            assert not blank(picture[y + 2 * size:y + 2 * size + 48, x:x + 2 * size]), "its caption"
+            assert blank(picture[y + 2 * size + 56:y + 2 * size + 66]), "room before the next row"
         assert not blank(picture[y:y + 2 * size, :min(lefts.values())]), "label and footer"
         beside = picture[y:y + 2 * size, x + 2 * size:]
         if column == 0:
@@ -213,6 +216,37 @@ def test_a_film_strip_shows_each_frame_whole_with_its_caption_below_and_nothing_
     assert not blank(picture[:70]), "the legend"
     for color in (draw.GOAL, draw.BLOCK, draw.VERMILLION):
         assert is_color(picture[:90], color).any()
+
+
+def test_the_legend_names_plans_only_where_there_are_some(tmp_path):
+    plan, ink = np.linspace(STATE[:2], (300, 300), 8)[None], []
+    for frame in ((STATE, "step 0"), (STATE, "step 0", plan)):
+        draw.film_strip(tmp_path / "strip.png", [("seed 1", [frame] * 3, "")])
+        ink.append(is_color(load(tmp_path / "strip.png")[:110], draw.INK).sum())
+    assert ink[1] > ink[0] + 28 * 4 > 0
+
+
+def test_training_draws_the_first_episodes_by_the_untrained_and_the_trained_network(tmp_path, monkeypatch, demos_file):
+    data, seeds = demos.load(demos_file, PUSHT), range(5000, 5002)
+    config = train.Config(steps=20, width=16, blocks=1, T=6, batch=32, ema=0.5, seed=3)
+    run, fresh, resumed = (train.Run(config, tmp_path, data) for _ in range(3))
+    train.train(run, save_every=100)
+    resumed.restore(*checkpoint.load(run.path))
+    trained, untrained = (policy.load(run.path, PUSHT, sampler="ddim", steps=4)[0] for _ in range(2))
+    untrained.eps_theta.net.theta[:] = fresh.net.theta
+    starts_and_ends = [[states[[0, -1]] for states in rollout.rollout(p, seeds, record=True)[1]]
+                       for p in (untrained, trained)]
+    rows = []
+    monkeypatch.setattr(draw, "film_strip", lambda path, given: rows.append((path, given)))
+    for each in (run, resumed):
+        train.draw(each, seeds)
+        path, strip = rows.pop()
+        assert path == tmp_path / "rollouts.png" and len(strip) == 4
+        for row, (label, frames, footer) in enumerate(strip):
+            seed, after = divmod(row, 2)
+            assert label == f"seed {seeds[seed]}" and footer.startswith(("before", "after")[after] + " training")
+            assert np.array_equal([frames[0][0], frames[-1][0]], starts_and_ends[after][seed])
+        assert not np.array_equal(strip[0][1][-1][0], strip[1][1][-1][0])
 
 
 def test_a_film_strip_without_frames_is_refused(tmp_path):

@@ -1,7 +1,10 @@
 """What is measured and drawn about the plans of a policy: forks, steering, and the pictures of the README."""
+import re
+import subprocess
+
 import numpy as np
 import pytest
-from conftest import is_png, mirror
+from conftest import ROOT, is_png, mirror
 
 from minidiff import policy
 from minidiff.pusht import SHIPPED_POLICY, gallery, modes
@@ -68,11 +71,27 @@ def test_a_cost_moves_the_plans_of_the_shipped_policy_to_one_side():
     assert share(shipped) < 0.6 and share(gallery.to_one_side(shipped)) > 0.8
 
 
-@pytest.mark.slow
-def test_every_picture_of_the_readme_can_be_made_again(tmp_path, monkeypatch, capsys):
+def test_a_picture_whose_program_fails_is_named_and_the_others_are_drawn(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["gallery", "--out", str(tmp_path)])
+    monkeypatch.setattr(gallery.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess((), 1))
+    for name in ("forward", "schedules", "steering"):
+        monkeypatch.setattr(gallery, name, lambda path, *_: None)
+    for name in ("film", "animation"):
+        monkeypatch.setattr(gallery.rollout, name, lambda *_: None)
     gallery.main()
-    elsewhere = {"second_task.png"}  # by tests/test_second_task.py
-    assert {path.name for path in tmp_path.glob("*.png")} == {path.name for path in gallery.PICTURES.glob("*.png")} - elsewhere
+    said = capsys.readouterr().out
+    assert re.findall(r"^no .*/(\S+): python -m (\S+) failed", said, re.M) == [
+        ("fork.png", "train"), ("second_task.png", "tests.test_second_task")]
+    assert said.count("picture: ") == 5
+
+
+@pytest.mark.slow
+def test_one_command_makes_every_picture_of_the_readme_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["gallery", "--out", str(tmp_path)])
+    monkeypatch.setattr(gallery, "REGRESSION_STEPS", 20)
+    gallery.main()
+    readme = set(re.findall(r"pictures/(\w+\.png)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert readme <= drawn == {path.name for path in gallery.PICTURES.glob("*.png")}
     assert all(map(is_png, tmp_path.glob("*.png")))
     assert (tmp_path / "rollouts.webp").exists() or "pip install 'minidiff[film]'" in capsys.readouterr().out

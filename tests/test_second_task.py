@@ -4,6 +4,7 @@
 
 All that the method is told of a task is a Task; what trains, plans and keeps is minidiff as it is for PushT.
 """
+import minidiff  # first: it decides how many threads NumPy's BLAS takes
 import sys
 
 import numpy as np

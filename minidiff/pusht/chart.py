@@ -6,7 +6,8 @@ import numpy as np
 from .draw import (BLUE, GREEN, GREY, GRID, ORANGE, PAPER, VERMILLION, ZOOM, _put, _pygame, _shrunk, _stroke, _surface,
                    _text, save_png)
 
-SERIES = (BLUE, VERMILLION, GREEN, (204, 121, 167), ORANGE, (86, 180, 233), (0, 0, 0))  # Okabe & Ito, too
+# Okabe & Ito, too, in an order in which the first of them differ most for colour-blind readers.
+SERIES = (BLUE, VERMILLION, GREEN, (0, 0, 0), (86, 180, 233), ORANGE, (204, 121, 167))
 
 
 def curves(path, series, title, xlabel, ylabel, log_y=True, note=""):

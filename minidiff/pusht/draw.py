@@ -79,22 +79,22 @@ def film_strip(path, rows, size=160):
     if not rows or not all(frames for _, frames, _ in rows):
         raise ValueError("film_strip: it takes at least one row, and in each row at least one frame")
     pg, size, margin, gap = _pygame(), 2 * size, 48, 28
-    heads = [[_text(pg, label, 32)] + [_text(pg, line, 26, GREY) for line in footer.splitlines()]
+    heads = [[_text(pg, label, 38)] + [_text(pg, line, 34, GREY) for line in footer.splitlines()]
              for label, _, footer in rows]
-    strips = [[(frame(state, plans=plans[0] if plans else None, size=size), _text(pg, caption, 26, GREY))
+    strips = [[(frame(state, plans=plans[0] if plans else None, size=size), _text(pg, caption, 34, GREY))
                for state, caption, *plans in frames]
               for _, frames, _ in rows]
     left = margin + gap + max(text.get_width() for head in heads for text in head)
     cell = max([size] + [caption.get_width() for strip in strips for _, caption in strip])
-    pitch_x, pitch_y = cell + gap, size + 36 + 2 * gap
-    legend, top = _legend(pg), margin + 70
+    pitch_x, pitch_y = cell + gap, size + 46 + 2 * gap
+    legend, top = _legend(pg, any(plans for _, frames, _ in rows for _, _, *plans in frames)), margin + 70
     canvas = _surface(pg, left + max(pitch_x * max(map(len, strips)) - gap, legend.get_width()) + margin,
                       top + pitch_y * len(rows) - 2 * gap + margin, PAPER)
     canvas.blit(legend, (left, margin - 10))
     for row, (head, strip) in enumerate(zip(heads, strips)):
         y = top + row * pitch_y
         for i, text in enumerate(head):
-            _put(canvas, text, margin, y + size / 2 + 38 * (i - len(head) / 2))
+            _put(canvas, text, margin, y + size / 2 + 46 * (i - len(head) / 2))
         for i, (pixels, caption) in enumerate(strip):
             x = left + i * pitch_x + cell / 2
             _put(canvas, pg.surfarray.make_surface(pixels.swapaxes(0, 1)), x, y, across=0.5)
@@ -243,17 +243,18 @@ def _put(canvas, text, x, y, across=0.0, down=0.0):
     canvas.blit(text, (x - across * text.get_width(), y - down * text.get_height()))
 
 
-def _legend(pg):
-    """A line that names the colours of `frame`."""
-    entries = [(GOAL, GREEN, "goal", 3), (BLOCK, BLUE, "block", 3), (VERMILLION, VERMILLION, "agent", 14)]
-    texts = [_text(pg, name, 30) for _, _, name, _ in entries]
+def _legend(pg, plans=False):
+    """A line that names the colours of `frame`; plans: also the lines that are plans."""
+    entries = [(GOAL, GREEN, "goal", 3, 28), (BLOCK, BLUE, "block", 3, 28), (VERMILLION, VERMILLION, "agent", 14, 28)]
+    entries += [(INK, INK, "plans", 0, 4)] * plans
+    texts = [_text(pg, name, 38) for _, _, name, *_ in entries]
     lefts = np.cumsum([0] + [90 + text.get_width() for text in texts]).tolist()
-    big = _surface(pg, ZOOM * (lefts[-1] - 40), ZOOM * 40, PAPER)
-    for (fill, edge, _, corner), x in zip(entries, lefts):
+    big = _surface(pg, ZOOM * (lefts[-1] - 40), ZOOM * 48, PAPER)
+    for (fill, edge, _, corner, height), x in zip(entries, lefts):
         for color, inset in ((edge, 0), (fill, 2)):
-            box = [ZOOM * v for v in (x + inset, 6 + inset, 28 - 2 * inset, 28 - 2 * inset)]
+            box = [ZOOM * v for v in (x + inset, 24 - height / 2 + inset, 28 - 2 * inset, height - 2 * inset)]
             pg.draw.rect(big, color, box, border_radius=ZOOM * (corner - inset))
     legend = pg.surfarray.make_surface(_shrunk(pg, big).swapaxes(0, 1))
     for text, x in zip(texts, lefts):
-        _put(legend, text, x + 40, 20, down=0.5)
+        _put(legend, text, x + 40, 24, down=0.5)
     return legend

@@ -1,19 +1,21 @@
 """Every picture of the README, made again.
 
-    python -m minidiff.pusht.gallery                              into minidiff/pusht/pictures
-    python -m minidiff.pusht.gallery --regression runs/mse        with the plans of a regression beside those of diffusion
+    python -m minidiff.pusht.gallery        into minidiff/pusht/pictures, in a minute and a half
 
     rollouts.webp   three episodes, moving, with eight plans at each decision; by Pillow: pip install 'minidiff[film]'
     rollouts.png    four episodes as film strips, as eval.py --film draws them
     forward.png     a demonstrated plan on its way into the noise, and plans on their way out of it
     schedules.png   how much of a plan and how much noise is in x_t, by each noise schedule
-    fork.png        all the ways that a policy sees at a state that is its own mirror image
+    fork.png        all the ways that a policy sees at a state that is its own mirror image; a regression, trained for this
     steering.png    the same state, steered: by a cost, and by a last action that is settled
+    second_task.png plans past a wall; trained and drawn by tests/test_second_task.py, which needs pytest
 """
 import argparse
 import copy
 import functools
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,8 @@ from . import EXPERT_DEMOS, SHIPPED_POLICY, chart, draw, modes, rollout
 from .env import PushTEnv
 from .features import PUSHT
 
-PICTURES = Path(__file__).parent / "pictures"
+PICTURES, ROOT = Path(__file__).parent / "pictures", Path(__file__).parents[2]
+REGRESSION_STEPS = 3500  # about a minute: enough to see where its plans go
 STATE = modes.symmetric_states(1, np.random.default_rng(3))[0]
 
 
@@ -53,12 +56,25 @@ def schedules(path):
                  note="x_t = signal x_0 + noise eps, signal = sqrt(alpha_bar_t), noise = sqrt(1 - alpha_bar_t)")
 
 
-def fork(path, policy, regression=None):
-    rng = np.random.default_rng(0)
-    panels = [(STATE, "diffusion", modes.motions(policy, STATE, 32, rng))]
-    if regression:
-        panels.append((STATE, "regression", modes.motions(regression, STATE, 1, rng)))
-    panels.append((STATE, "the demonstrator", modes.demonstrated(STATE, 16, rng)))
+def program(module, *arguments):
+    """Run a program of this repository to its end. Its progress is shown, what it prints is not."""
+    if subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
+        raise RuntimeError(f"python -m {module} failed, in {ROOT}")
+
+
+def trained_regression():
+    """A policy trained on the demonstrations that come with minidiff, by regression in place of diffusion."""
+    with tempfile.TemporaryDirectory() as folder:
+        program("train", "--objective", "mse", "--steps", REGRESSION_STEPS, "--lr", 1e-3, "--weight-decay", 0.1,
+                "--score-episodes", 0, "--out", folder)
+        return policies.load(Path(folder) / "policy.npz", PUSHT)[0]
+
+
+def fork(path, policy):
+    rng, regression = np.random.default_rng(0), trained_regression()
+    panels = [(STATE, "diffusion", modes.motions(policy, STATE, 32, rng)),
+              (STATE, "regression", modes.motions(regression, STATE, 1, rng)),
+              (STATE, "the demonstrator", modes.demonstrated(STATE, 16, rng))]
     draw.film_strip(path, [("a fork", panels, "left and right\nare equally good")], size=300)
 
 
@@ -101,20 +117,18 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default=PICTURES, help=f"a folder (default: {PICTURES})")
     parser.add_argument("--policy", default=SHIPPED_POLICY, help="a checkpoint (default: what comes with minidiff)")
-    parser.add_argument("--regression", help="a checkpoint trained by --objective mse, to be drawn beside it")
     args = parser.parse_args()
-    policy, regression = policies.load(args.policy, PUSHT)[0], None
-    if args.regression:
-        regression = policies.load(args.regression, PUSHT)[0]
+    policy = policies.load(args.policy, PUSHT)[0]
     jobs = {"rollouts.webp": lambda path: rollout.animation(path, policy, range(300000, 300003)),
             "rollouts.png": lambda path: rollout.film(path, policy, range(300000, 300004)),
             "forward.png": lambda path: forward(path, policy), "schedules.png": schedules,
-            "fork.png": lambda path: fork(path, policy, regression), "steering.png": lambda path: steering(path, policy)}
+            "fork.png": lambda path: fork(path, policy), "steering.png": lambda path: steering(path, policy),
+            "second_task.png": lambda path: program("tests.test_second_task", path)}
     for name, job in jobs.items():
-        path = Path(args.out) / name
+        path = Path(args.out).resolve() / name
         try:
             job(path)
-        except RuntimeError as error:  # no pygame, or no Pillow
+        except RuntimeError as error:  # no pygame, no Pillow, or a program that failed
             print(f"no {path}: {error}")
         else:
             print(f"picture: {path}")
@@ -125,3 +139,5 @@ if __name__ == "__main__":
         main()
     except (ValueError, OSError) as error:
         sys.exit(f"gallery: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; each picture is whole, a new one or the old one")

@@ -15,6 +15,7 @@ VIEW, PANEL = 640, 104  # px of the window: the world's side, and the height of 
 UNIT = VIEW / WORLD_SIZE  # px of the window per px of the world
 SMOOTH = 2  # the world is drawn this much larger, then averaged
 FRAME = 1 / 30  # s between two pictures
+TRAIL = 60  # steps for which one sees where the agent has been
 
 
 class Clock:
@@ -78,7 +79,7 @@ def picture(pg, screen, state, trail, marks):
     """The world, with what marks(canvas, pixels per px of the world) adds to it, onto the upper part of the screen."""
     canvas, unit = pg.Surface((SMOOTH * VIEW, SMOOTH * VIEW), 0, 32), SMOOTH * UNIT
     canvas.fill(FLOOR)
-    draw.world(pg, canvas, unit, state, trail)
+    draw.world(pg, canvas, unit, state, trail[-TRAIL:])
     marks(canvas, unit)
     screen.blit(pg.transform.smoothscale(canvas, (VIEW, VIEW)), (0, 0))
 

@@ -61,7 +61,7 @@ class Record:
         self.actions.append(self.pointer)
         self.coverage, self.fresh = info["coverage"], True
         if solved:
-            self.keep(f"solved after {len(self.actions)} steps, and kept")
+            self.keep("solved, and kept")
 
     def keep(self, words):
         """End the episode, into the file."""
@@ -102,7 +102,7 @@ class Record:
         picture(pg, screen, self.states[-1], np.array(self.states)[:, :2], marks)
         word = self.ended[1] if self.ended else "recording" if self.in_hand else "waiting for you"
         what = ("The next start follows. Press x if this episode should not be kept after all." if self.kept else
-                "Push the blue T onto its green outline. To rest, take the pointer out of the world." if self.in_hand else
+                "Push the blue T onto its green outline, above 95 %. To rest, take the pointer out of the world." if self.in_hand else
                 "Put the pointer on the ringed agent to take it; then it follows you, and everything is recorded.")
         panel(pg, screen, f"coverage {self.coverage:4.0%}    step {len(self.actions)}    "
                           f"{counted(self.episodes)} in {Path(self.path).name}", word, what,

@@ -149,16 +149,20 @@ def wilson(successes, n, z=1.959964):
     return max(centre - half, 0.0), min(centre + half, 1.0)  # beyond 0 and 1 lies only rounding
 
 
-def film(path, policy, seeds, noise_seed=0, frames=8, **options):
-    """Draw episodes as a film strip: a row for each, of so many evenly spaced frames, from its start to its end."""
-    rows = []
-    for episode, states in zip(*rollout(policy, seeds, noise_seed, record=True, **options)):
-        picks = np.unique(np.linspace(0, episode.steps, frames).round().astype(int))
-        ending = (f"success after\n{episode.steps} steps" if episode.success else
-                  f"best coverage\n{episode.score * SUCCESS_COVERAGE:.1%}")
-        rows.append((f"seed {episode.seed}", [(states[k], f"step {k}: {coverage(states[k][2:]):.0%}") for k in picks],
-                     ending))
-    draw.film_strip(path, rows)
+def film(path, policy, seeds, noise_seed=0, frames=8, before=None, **options):
+    """Draw episodes as a film strip: a row for each, of so many evenly spaced frames, from its start to its end.
+
+    before: the policy before its training, if its row is to stand above that of the trained one, from the same start.
+    """
+    rows, played = [], {"before training\n": before, "after training\n": policy} if before else {"": policy}
+    for when, player in played.items():
+        for episode, states in zip(*rollout(player, seeds, noise_seed, record=True, **options)):
+            picks = np.unique(np.linspace(0, episode.steps, frames).round().astype(int))
+            ending = (f"success after\n{episode.steps} steps:\n{episode.final_coverage:.0%} covered" if episode.success
+                      else f"best coverage\n{episode.score * SUCCESS_COVERAGE:.1%}")
+            rows.append((f"seed {episode.seed}", [(states[k], f"step {k}: {coverage(states[k][2:]):.0%}") for k in picks],
+                         when + ending))
+    draw.film_strip(path, [row for k in range(len(seeds)) for row in rows[k::len(seeds)]])
 
 
 def animation(path, policy, seeds, noise_seed=0, plans=8, size=240, max_steps=300, **options):

@@ -19,7 +19,6 @@ from .rollout import latest
 CANDIDATES = 16
 PERIODS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05, 0.025)  # s per step, to choose from by - and +
 SLICE = 0.015  # s of denoising after which events get their turn
-TRAIL = 60  # steps for which one sees where the agent has been
 AFTERGLOW = 1.5  # s for which the end of an episode is shown
 REACH = (85.0, 427.0)  # where the mouse may put the T's centre of gravity: all of the T stays within the walls
 HELP = (("space", "pause, or go on"), ("→ or .", "one step"), ("+  −", "faster, slower"), ("n", "another start"),
@@ -174,14 +173,14 @@ class Watch:
     def draw(self, screen):
         K, policy, pg = self.candidates, self.policies[self.name], draw._pygame()
         upcoming = slice(self.carried_out, policy.action_horizon)
-        picture(pg, screen, self.env.state, self.trail[-TRAIL:], lambda canvas, unit: fan(
+        picture(pg, screen, self.env.state, self.trail, lambda canvas, unit: fan(
             pg, canvas, unit, self.plans, 0 if len(self.plans) == 1 else self.chosen, upcoming))
         word = self.ended[1] if self.ended else "you hold the T" if self.grip else "paused" if self.paused else ""
         plans = f"{K} plans, the best one chosen by the simulator" if K > 1 else "a single plan"
         ms = f"{np.median(self.decisions[-5:]):.0f} ms a decision" if self.decisions else ""
         panel(pg, screen, f"coverage {self.coverage:4.0%}    step {self.steps}    seed {self.seed}", word,
               f"{self.name}    {plans}    {ms}    {1 / self.clock.period:.3g} Hz",
-              "space  pause     →  one step     s  sampler     c  candidates     n  new start     h  help     q  quit")
+              "space  pause     mouse  drag the T     s  sampler     c  candidates     n  new start     h  help     q  quit")
         if self.help:
             overlay(pg, screen, HELP, COLOURS)
 
