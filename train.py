@@ -232,7 +232,7 @@ def draw(run, seeds):
         before, after = (policy.load(run.path, PUSHT, **quickest)[0] for _ in range(2))
         before.eps_theta.net.theta[:] = run.untrained
         rollout.film(run.folder / "rollouts.png", after, seeds, before=before)
-        print(f"picture: {run.folder / 'rollouts.png'}")
+        print(f"picture: {run.folder / 'rollouts.png'} (before and after training)")
 
 
 def parse_arguments():

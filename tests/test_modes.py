@@ -67,7 +67,7 @@ def test_a_plan_that_is_told_where_to_end_ends_there(tiny_policy):
 def test_a_cost_moves_the_plans_of_the_shipped_policy_to_one_side():
     shipped, _ = policy.load(SHIPPED_POLICY, PUSHT)
     share = lambda p: (((modes.motions(p, gallery.STATE, 60, np.random.default_rng(0)) - gallery.STATE[:2])
-                        @ modes.ACROSS).mean(1) < 0).mean()  # to the left
+                        @ modes.ACROSS).mean(1) > 0).mean()  # to the right
     assert share(shipped) < 0.6 and share(gallery.to_one_side(shipped)) > 0.8
 
 

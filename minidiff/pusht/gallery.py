@@ -27,7 +27,7 @@ from .env import PushTEnv
 from .features import PUSHT
 
 PICTURES, ROOT = Path(__file__).parent / "pictures", Path(__file__).parents[2]
-REGRESSION_STEPS = 3500  # about a minute: enough to see where its plans go
+REGRESSION_STEPS = 1850  # half a minute: enough to see where its plans go
 STATE = modes.symmetric_states(1, np.random.default_rng(3))[0]
 
 
@@ -65,7 +65,7 @@ def program(module, *arguments):
 def trained_regression():
     """A policy trained on the demonstrations that come with minidiff, by regression in place of diffusion."""
     with tempfile.TemporaryDirectory() as folder:
-        program("train", "--objective", "mse", "--steps", REGRESSION_STEPS, "--lr", 1e-3, "--weight-decay", 0.1,
+        program("train", "--objective", "mse", "--steps", REGRESSION_STEPS, "--lr", 1e-3,
                 "--score-episodes", 0, "--out", folder)
         return policies.load(Path(folder) / "policy.npz", PUSHT)[0]
 
@@ -87,9 +87,9 @@ def steered(policy, **changes):
 
 
 def to_one_side(policy, px=5.0):
-    """A policy whose plans' probability at STATE falls by e for every `px` that they lie farther right on average."""
+    """A policy whose plans' probability at STATE rises by e for every `px` that they lie farther right on average."""
     right = modes.ACROSS @ PUSHT.frame(STATE[None, None])[1][0]  # as the plan's own axes see it
-    weight = (policy.normaliser.scale * right / len(policy.normaliser.scale) / px).astype(np.float32)  # (H, D)
+    weight = (policy.normaliser.scale * -right / len(policy.normaliser.scale) / px).astype(np.float32)  # (H, D)
     return steered(policy, eps_theta=guidance.cost_guided(policy.schedule, policy.eps_theta, lambda x0: x0 * weight))
 
 
@@ -103,11 +103,11 @@ def to_end_at(policy, state, point):
 
 def steering(path, policy):
     rng = np.random.default_rng(0)
-    before, after = (np.mean(((modes.motions(p, STATE, 200, rng) - STATE[:2]) @ modes.ACROSS).mean(1) < 0)
+    before, after = (np.mean(((modes.motions(p, STATE, 200, rng) - STATE[:2]) @ modes.ACROSS).mean(1) > 0)
                      for p in (policy, to_one_side(policy)))
     end = STATE[:2] + 100 * modes.ACROSS
-    panels = [(STATE, f"as learned: {before:.0%} to the left", modes.motions(policy, STATE, 24, rng)),
-              (STATE, f"by a cost: {after:.0%} to the left", modes.motions(to_one_side(policy), STATE, 24, rng)),
+    panels = [(STATE, f"as learned: {before:.0%} to the right", modes.motions(policy, STATE, 24, rng)),
+              (STATE, f"by a cost: {after:.0%} to the right", modes.motions(to_one_side(policy), STATE, 24, rng)),
               (STATE, "the last action settled", modes.motions(to_end_at(policy, STATE, end), STATE, 24, rng))]
     draw.film_strip(path, [("steering", panels, "one state,\n24 plans each")], size=300)
 
