@@ -1,4 +1,5 @@
-"""The README keeps its word: each equation stands in the function it names, at the line it names, proved by that test.
+"""The README keeps its word: each equation stands in the function it names, at the line it names, proved by that test; and
+files are as long as it says.
 
     python tests/test_readme.py        puts the line numbers right
 """
@@ -9,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 LINK = re.compile(r"\[`(\w+)`\]\(([\w/]+\.py)(?:#L\d+)?\)")
+LENGTH = re.compile(r"^\| \[([\w/]+\.py)\]\(\1\) \| \d+ \|", re.M)
 
 
 def line_of(name, path):
@@ -18,7 +20,8 @@ def line_of(name, path):
 
 
 def corrected(text):
-    """The README's text with the line number of every linked function put right."""
+    """The README's text with the line number of every linked function, and the length of every listed file, put right."""
+    text = LENGTH.sub(lambda row: f"| [{row[1]}]({row[1]}) | {len((ROOT / row[1]).read_text().splitlines())} |", text)
     return LINK.sub(lambda link: f"[`{link[1]}`]({link[2]}#L{line_of(link[1], link[2])})", text)
 
 
@@ -29,9 +32,9 @@ def equations():
     return [(number, LINK.findall(functions), LINK.findall(tests)) for number, _, functions, tests in rows]
 
 
-def test_every_link_to_a_function_leads_to_its_line():
+def test_every_link_to_a_function_leads_to_its_line_and_every_file_has_its_length():
     text = README.read_text(encoding="utf-8")
-    assert LINK.findall(text)
+    assert LINK.findall(text) and set(LENGTH.findall(text)) >= {f"minidiff/{p.name}" for p in (ROOT / "minidiff").glob("[a-z]*.py")}
     assert corrected(text) == text, "run: python tests/test_readme.py"
 
 
