@@ -29,7 +29,7 @@ from minidiff.nn import NETWORKS, ConvNet, Denoiser  # noqa: E402
 from minidiff.optim import AdamW, flat_gradient, keep_freed_memory  # noqa: E402
 from minidiff.tensor import Tape  # noqa: E402
 
-H, D, COND, CLIP = 16, 2, 61, 4.0
+H, D, COND, CLIP = 16, 2, 38, 4.0
 schedule = cosine_schedule(100)
 weight = loss_weight(schedule, "inverse-alpha-bar")
 
