@@ -97,6 +97,9 @@ class DiffusionPolicy:
 
     def _chain(self, obs, rng):
         """x_T, .., x_0 (B, H, D), in the network's units, as the sampler yields them."""
+        if obs.shape[1:] != (self.obs_horizon, len(self.task.state_range)):
+            raise ValueError(f"this policy sees observations of shape (B, {self.obs_horizon}, {len(self.task.state_range)}), "
+                             f"not {obs.shape}")
         cond = self.normaliser.cond(self.task.features(obs))
         shape = (len(obs), self.pred_horizon, len(self.task.action_range))
         x_T = np.float32(self.start_noise) * prior(shape, rng)

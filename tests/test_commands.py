@@ -88,7 +88,7 @@ def test_the_regression_baseline_trains_and_is_scored_by_the_same_commands(demos
 def test_the_objectives_that_learn_a_variance_train_and_sample_with_it(objective, demos_file, tmp_path):
     result = run(tmp_path, "train.py", "--demos", demos_file, *SMALL, "--objective", objective, "--out", "run")
     assert result.returncode == 0 and "ddim:" in result.stdout, result.stderr
-    obs = np.full((1, 2, 5), 200.0)
+    obs = np.full((1, 1, 5), 200.0)
     plans = [policy.load(tmp_path / "run" / "policy.npz", PUSHT, **options)[0].plan(obs, np.random.default_rng(0))
              for options in ({}, {"variance": "learned"}, {"variance": "beta"})]
     assert np.array_equal(plans[0], plans[1]) and np.abs(plans[0] - plans[2]).max() > 0.1

@@ -51,7 +51,7 @@ def test_with_the_ideal_denoiser_of_one_plan_the_policy_makes_exactly_that_plan(
     rng = np.random.default_rng(0)
     c, scale = rng.uniform(-2, 2, (8, 2)), rng.uniform(5, 50, (8, 1))
     planner = DiffusionPolicy(gaussian_denoiser(schedule, c, 0), schedule, PUSHT,
-                              Normaliser(np.zeros(43), np.ones(43), scale), pred_horizon=8, **options)
+                              Normaliser(np.zeros(43), np.ones(43), scale), 2, pred_horizon=8, **options)
     obs = rng.uniform(100, 400, (3, 2, 5))
     agent, axes = PUSHT.frame(obs)
     x, y = axes[:, None, :, 0], axes[:, None, :, 1]  # (3, 1, 2)
@@ -62,7 +62,7 @@ def test_with_the_ideal_denoiser_of_one_plan_the_policy_makes_exactly_that_plan(
 def test_the_ideal_plan_is_cut_off_at_the_clip():
     schedule, c = SCHEDULES["cosine"](20), np.array([[3.0, -0.5]] * 8)
     planner = DiffusionPolicy(gaussian_denoiser(schedule, c, 0), schedule, PUSHT,
-                              Normaliser(np.zeros(43), np.ones(43), np.ones((8, 1))), pred_horizon=8, clip=2)
+                              Normaliser(np.zeros(43), np.ones(43), np.ones((8, 1))), 2, pred_horizon=8, clip=2)
     plan = planner.plan(np.zeros((1, 2, 5)), np.random.default_rng(0))
     np.testing.assert_allclose(plan[0], [[2, -0.5]] * 8, atol=1e-5)  # in the axes of a T that stands upright
 
@@ -116,6 +116,11 @@ def test_bad_options_are_refused_in_words(tiny_policy, options, said):
 def test_steps_that_the_chain_does_not_have_are_refused_in_words(tiny_policy, options, said):
     with pytest.raises(ValueError, match=said):
         tiny_policy(**options).plan(np.zeros((1, 2, 5)), np.random.default_rng(0))
+
+
+def test_observations_of_another_horizon_are_refused_in_words(tiny_policy):
+    with pytest.raises(ValueError, match=r"observations of shape \(B, 2, 5\), not \(3, 1, 5\)"):
+        tiny_policy().plan(np.zeros((3, 1, 5)), np.random.default_rng(0))
 
 
 # ---- a policy from its checkpoint ---------------------------------------------------------------------------------
