@@ -66,4 +66,4 @@ def test_the_shipped_policy_is_that_of_the_default_command():
 def test_the_shipped_policy_solves_nearly_every_start():
     shipped_policy, _ = policy.load(SHIPPED_POLICY, PUSHT, sampler="ddim", steps=4)
     episodes = rollout.rollout(shipped_policy, range(8000, 8050))
-    assert sum(episode.success for episode in episodes) >= 45
+    assert sum(episode.success for episode in episodes) >= 49
