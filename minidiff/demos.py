@@ -179,7 +179,7 @@ def training_set(demos, task, obs_horizon, pred_horizon, clip):
     """What training draws from: cond (N, F), x0 (N, H, D) within +-clip, and the Normaliser that made them."""
     obs, actions = windows(demos, obs_horizon, pred_horizon)
     features, (origin, axes) = task.features(obs), task.frame(obs)
-    offset = actions - origin[:, None]  # along whatever axes: they do not change how long it is
+    offset = (actions - origin[:, None]) @ axes
     scale, std = np.sqrt((offset.astype(np.float64) ** 2).mean((0, 2)))[:, None], features.std(0, np.float64)
     normaliser = Normaliser(features.mean(0, np.float64), np.where(std > 1e-6, std, 1), np.maximum(scale, 1e-6))
     return normaliser.cond(features), np.clip(normaliser.chunk(actions, (origin, axes)), -clip, clip), normaliser
