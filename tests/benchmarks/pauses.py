@@ -2,8 +2,8 @@
 
     python tests/benchmarks/pauses.py paused.npz
     python train.py --demos paused.npz --out runs/paused                                               diffusion
-    python train.py --demos paused.npz --out runs/paused-mse --objective mse --lr 1e-3 --weight-decay 0.1
-    python train.py --demos paused.npz --out runs/paused-one --objective mse --lr 1e-3 --weight-decay 0.1 --pred-horizon 1
+    python train.py --demos paused.npz --out runs/paused-mse --objective mse --lr 1e-3
+    python train.py --demos paused.npz --out runs/paused-one --objective mse --lr 1e-3 --pred-horizon 1
     python eval.py runs/paused --sampler ddim --steps 4 --episodes 300 --seed 300000                   and the others
 
 Twice in each episode the agent stays where it is for 10 to 30 steps, then goes on: about a quarter of all steps are
