@@ -53,7 +53,7 @@ class Config:
     width: int = knob(0, "units of a layer; 0: 256 for mlp, 64 for conv", least=0)
     blocks: int = knob(3, "residual blocks", least=1)
     skip: bool = knob(True, "predict eps through the skip (README, 'What makes it work')")
-    obs_horizon: int = knob(1, "observations that the policy sees", least=1)
+    obs_horizon: int = knob(1, "observations that the policy sees; 2 are better for human demonstrations", least=1)
     pred_horizon: int = knob(16, "actions in a plan", least=1)
     clip: float = knob(4.0, "bound on x_0, in standard deviations of the actions", least=1e-3)
     schedule: str = knob("cosine", "noise schedule", choices=tuple(SCHEDULES))
@@ -80,7 +80,7 @@ class Run:
                                                                  config.clip)
         self.schedule, self.eps_theta = policy.build(vars(config), PUSHT, self.cond.shape[1], self.rng)
         self.net, self.weight = self.eps_theta.net, loss_weight(self.schedule, config.weight)
-        self.untrained = self.net.theta.copy()
+        self.untrained = self.net.theta.copy()  # to be drawn beside what becomes of it
         self.optimiser = AdamW(self.net.theta, config.weight_decay, ema_decay=config.ema)
         self.losses = np.zeros(config.steps, np.float32)
         self.bands = np.full((min(POINTS, config.steps), BANDS), np.nan, np.float32)  # see loss_by_band

@@ -23,9 +23,10 @@ def features(obs):
     """Observations (B, obs_horizon, 5) = agent x, y, block x, y, angle -> 38 features (B, 38), of any scale, and 5 more
     for each observation before the last.
 
-    All is seen from the T, in the axes of `frame`: where the agent is and where the goal. A network this small learns
-    faster if it need not work out how far each corner of the T has to go and how far each is from the agent; a tanh
-    draws out the last few pixels, which decide between success and failure, and between a touch and none.
+    All is seen from the T, in the axes of `frame`: where the agent is and where the goal, which also tells where the
+    walls are. A network this small learns faster if it need not work out how far each corner of the T has to go and how
+    far each is from the agent; a tanh draws out the last few pixels, which decide between success and failure, and
+    between a touch and none.
     """
     agent, axes = frame(obs)
     side = np.sign(np.linalg.det(axes))[:, None]  # -1 where we look into the mirror
