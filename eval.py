@@ -31,7 +31,8 @@ import numpy as np
 
 from minidiff import checkpoint, demos, policy
 from minidiff.progress import Progress
-from minidiff.pusht import SHIPPED_POLICY, draw, live, record, rollout, watch
+from minidiff.pusht import SHIPPED_POLICY, rollout
+from minidiff.pusht.view import drawing as draw, record, watch, windows as live
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 

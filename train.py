@@ -23,12 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from minidiff import checkpoint, demos, policy
-from minidiff.baselines import mixture_loss, mse_loss
+from minidiff.beyond.baselines import mixture_loss, mse_loss
 from minidiff.diffusion import SCHEDULES, WEIGHTS, l_hybrid, l_simple, l_vlb, loss_weight, q_sample, sample_t
 from minidiff.nn import NETWORKS
 from minidiff.optim import AdamW, flat_gradient, keep_freed_memory, learning_rate
 from minidiff.progress import Progress
-from minidiff.pusht import EXPERT_DEMOS, chart, rollout
+from minidiff.pusht import EXPERT_DEMOS, rollout
+from minidiff.pusht.view import charts as chart
 from minidiff.pusht.features import PUSHT
 from minidiff.tensor import Tape
 

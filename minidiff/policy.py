@@ -4,12 +4,12 @@ import inspect
 import numpy as np
 
 from . import checkpoint
-from .baselines import COMPONENTS, mixture, regression, shooting
+from .beyond.baselines import COMPONENTS, mixture, regression, shooting
 from .demos import Normaliser
 from .diffusion import SCHEDULES, Schedule, ancestral_sampling, prior, variational_bound
-from .guidance import classifier_free
+from .beyond.guidance import classifier_free
 from .nn import NETWORKS, Denoiser
-from .samplers import (annealed_langevin, ddim_sampling, log_likelihood, predictor_corrector, probability_flow,
+from .beyond.samplers import (annealed_langevin, ddim_sampling, log_likelihood, predictor_corrector, probability_flow,
                        reverse_sde)
 
 SAMPLERS = {"ancestral": ancestral_sampling, "ddim": ddim_sampling, "sde": reverse_sde, "flow": probability_flow,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from laws import log_normal
 
 from minidiff import policy
-from minidiff.baselines import (COMPONENTS, answer, mixture, mixture_loss, mixture_parts, mse_loss, regression,
+from minidiff.beyond.baselines import (COMPONENTS, answer, mixture, mixture_loss, mixture_parts, mse_loss, regression,
                                 shooting)
 from minidiff.optim import AdamW, flat_gradient
 from minidiff.pusht.features import PUSHT

@@ -6,7 +6,7 @@ from laws import chain_law, gaussian_denoiser, log_normal, numbers, one, schedul
 
 from minidiff import tensor as tn
 from minidiff.diffusion import ancestral_sampling, cosine_schedule, gaussian_kl, x0_from_eps
-from minidiff.guidance import classifier_free, cost_guided, inpainting
+from minidiff.beyond.guidance import classifier_free, cost_guided, inpainting
 from minidiff.tensor import Tensor, tensor
 
 scales = st.floats(-1, 4)

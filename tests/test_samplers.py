@@ -10,7 +10,7 @@ from laws import (chain_law, gaussian_denoiser, log_normal, mixture_denoiser, na
 
 from minidiff import tensor as tn
 from minidiff.diffusion import ancestral_sampling, cosine_schedule
-from minidiff.samplers import (annealed_langevin, ddim_sampling, ddim_timesteps, flow_step, langevin_step, log_likelihood,
+from minidiff.beyond.samplers import (annealed_langevin, ddim_sampling, ddim_timesteps, flow_step, langevin_step, log_likelihood,
                                predictor_corrector, probability_flow, reverse_sde)
 from minidiff.tensor import Tensor, tensor
 

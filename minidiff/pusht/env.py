@@ -11,88 +11,18 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import pymunk
 
-WORLD_SIZE = 512
-AGENT_RADIUS = 15
-GOAL_POSE = (256.0, 256.0, math.pi / 4)
-SUCCESS_COVERAGE = 0.95
-BAR = ((-60, 0), (60, 0), (60, 30), (-60, 30))  # the T is two boxes, corners given in the body frame
-STEM = ((-15, 30), (15, 30), (15, 120), (-15, 120))
-CENTER_OF_GRAVITY = (0, 45)
-KEYPOINTS = np.array(BAR + STEM, dtype=np.float64)  # (8, 2)
+from .geometry import (AGENT_RADIUS, BAR, CENTER_OF_GRAVITY, STEM, SUCCESS_COVERAGE, WORLD_SIZE,
+                       coverage, keypoints)
 
-_AREA = 6300.0  # 120 x 30 + 30 x 90
-_GOAL_BOXES = ((-60.0, 60.0, 0.0, 30.0), (-15.0, 15.0, 30.0, 120.0))  # BAR and STEM as left, right, low, high
+try:
+    import pymunk
+except ImportError:
+    pymunk = None  # PushTEnv says what to do
+
 _WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
 _DT, _SUBSTEPS = 0.01, 10
 _STIFFNESS, _DAMPING = 100.0, 20.0  # of the PD controller
-_COS_GOAL, _SIN_GOAL = math.cos(GOAL_POSE[2]), math.sin(GOAL_POSE[2])
-
-
-def keypoints(pose):
-    """The T's eight corners in the world, BAR's before STEM's: R(angle) @ KEYPOINTS + (x, y).
-
-    pose: (..., 3) = x, y, angle. Returns (..., 8, 2) float64. ValueError for another last axis.
-    """
-    pose = np.asarray(pose, dtype=np.float64)
-    if pose.shape[-1:] != (3,):
-        raise ValueError(f"a pose has the shape (..., 3) = x, y, angle; got {pose.shape}")
-    x, y, angle = pose[..., 0, None], pose[..., 1, None], pose[..., 2, None]  # (..., 1) each
-    c, s = np.cos(angle), np.sin(angle)
-    u, v = KEYPOINTS[:, 0], KEYPOINTS[:, 1]  # (8,) each
-    return np.stack([x + c * u - s * v, y + s * u + c * v], axis=-1)
-
-
-def coverage(pose):
-    """Share of the goal that the T covers: area(T at pose ∩ T at GOAL_POSE) / area(T), a float in [0, 1].
-
-    pose: three numbers x, y, angle. Exact up to rounding: Sutherland-Hodgman clipping of the block's two boxes by the
-    goal's two. We look from the goal's frame, where the goal's boxes stand upright and most sides cut nothing.
-    """
-    x, y, angle = map(float, pose)
-    c, s = math.cos(angle - GOAL_POSE[2]), math.sin(angle - GOAL_POSE[2])
-    x, y = x - GOAL_POSE[0], y - GOAL_POSE[1]
-    x, y = _COS_GOAL * x + _SIN_GOAL * y, _COS_GOAL * y - _SIN_GOAL * x
-    if x * x + y * y > 242.0**2:  # no corner is further than 121 from the origin of its T
-        return 0.0
-    area = 0.0
-    for piece in (BAR, STEM):
-        xs = [x + c * u - s * v for u, v in piece]
-        ys = [y + s * u + c * v for u, v in piece]
-        min_x, max_x, min_y, max_y = min(xs), max(xs), min(ys), max(ys)
-        for left, right, low, high in _GOAL_BOXES:
-            if min_x >= right or max_x <= left or min_y >= high or max_y <= low:
-                continue
-            us, vs = xs, ys
-            if min_x < left:
-                us, vs = _clip(us, vs, left, 1.0)
-            if max_x > right:
-                us, vs = _clip(us, vs, right, -1.0)
-            if min_y < low:
-                vs, us = _clip(vs, us, low, 1.0)  # the same with the axes exchanged
-            if max_y > high:
-                vs, us = _clip(vs, us, high, -1.0)
-            for i in range(len(us)):  # shoelace formula; index -1 closes the polygon
-                area += 0.5 * (us[i - 1] * vs[i] - us[i] * vs[i - 1])
-    return min(area / _AREA, 1.0)
-
-
-def _clip(us, vs, bound, side):
-    """The part of a convex polygon, corners (us[i], vs[i]), on the inner side: side * (u - bound) >= 0, side = +-1."""
-    inside_u, inside_v = [], []
-    u0, v0 = (us[-1], vs[-1]) if us else (0.0, 0.0)
-    depth0 = side * (u0 - bound)
-    for u, v in zip(us, vs):
-        depth = side * (u - bound)
-        if (depth < 0.0) != (depth0 < 0.0):  # the edge crosses the bound
-            inside_u.append(bound)
-            inside_v.append(v0 + (v - v0) * (depth0 / (depth0 - depth)))
-        if depth >= 0.0:
-            inside_u.append(u)
-            inside_v.append(v)
-        v0, depth0 = v, depth
-    return inside_u, inside_v
 
 
 class Snapshot(NamedTuple):
@@ -210,7 +140,7 @@ class PushTEnv:
         """Draw: "rgb_array" returns the picture, (H, W, 3) uint8; "human" shows it; None raises RuntimeError."""
         if self.render_mode is None:
             raise RuntimeError('this PushTEnv was made without a render_mode: give it "rgb_array" or "human"')
-        from minidiff.pusht import draw  # here, so that nothing but pictures needs pygame
+        from .view import drawing as draw  # here, so that nothing but pictures needs pygame
         picture = draw.frame(self.state, target=self._actions[-1] if self._actions else None)
         if self.render_mode == "rgb_array":
             return picture

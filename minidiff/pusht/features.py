@@ -2,7 +2,7 @@
 import numpy as np
 
 from ..demos import Task
-from .env import GOAL_POSE, KEYPOINTS, WORLD_SIZE, keypoints
+from .geometry import GOAL_POSE, KEYPOINTS, WORLD_SIZE, keypoints
 
 
 def frame(obs):

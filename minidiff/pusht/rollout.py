@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import draw
-from .candidates import decide
-from .disturb import DisturbedEnv
-from .env import SUCCESS_COVERAGE, PushTEnv, coverage
+from .env import PushTEnv
+from .geometry import SUCCESS_COVERAGE, coverage
+from .study.candidates import decide
+from .study.disturbances import DisturbedEnv
+from .view import drawing as draw
 
 CHUNK = 50  # episodes in one batch. Fixed, so that results do not depend on the number of workers
 

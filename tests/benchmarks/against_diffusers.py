@@ -36,7 +36,7 @@ except ImportError as error:
     sys.exit(f"this comparison needs diffusers and PyTorch ({error}): pip install diffusers torch")
 
 from minidiff.diffusion import SCHEDULES, ancestral_sampling, eps_from_x0, q_sample  # noqa: E402
-from minidiff.samplers import ddim_sampling, ddim_timesteps  # noqa: E402
+from minidiff.beyond.samplers import ddim_sampling, ddim_timesteps  # noqa: E402
 from minidiff.tensor import Tensor  # noqa: E402
 
 

@@ -9,9 +9,9 @@ eps_theta and give another eps_theta, which any sampler takes; by eq. 13, to add
 """
 import numpy as np
 
-from . import tensor as tn
-from .diffusion import at, p_sample, q_sample, q_step, x0_from_eps
-from .tensor import Tape, Tensor
+from .. import tensor as tn
+from ..diffusion import at, p_sample, q_sample, q_step, x0_from_eps
+from ..tensor import Tape, Tensor
 
 
 def classifier_free(eps_theta, scale):

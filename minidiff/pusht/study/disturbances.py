@@ -1,7 +1,8 @@
 """A PushT in which things go wrong: the block or the agent gets a kick, eyes are weak, orders come late."""
 import numpy as np
 
-from .env import WORLD_SIZE, PushTEnv
+from ..env import PushTEnv
+from ..geometry import WORLD_SIZE
 
 
 class DisturbedEnv(PushTEnv):

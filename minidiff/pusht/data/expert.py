@@ -6,10 +6,10 @@ each in a scratch world, carries out the one that brings the T towards the goal 
 pushes solve an episode. Few tries (`samples`) make it diverse: from one start, different streams choose different sides
 and turning senses. More tries make episodes shorter and more alike.
 
-    misfit    how far the T is from the goal, in one number: ln(1 + e), e px being the error of its corners
+    pose_error    how far the T is from the goal, in one number: ln(1 + e), e px being the error of its corners
     sample    draw contacts on the outline; the agent shall stand 6 px off, then push along the inward normal
     routes    how to get to each stand without touching the T: straight, or from ring point to ring point round it
-    plan      screen: simulate each push from its stand; the score is what it takes off the misfit, per step;
+    plan      screen: simulate each push from its stand; the score is what it takes off the pose_error, per step;
               refine: simulate the best few from the true state, way and push together, with five lengths each
     escape    where no push helps, or the agent is inside the T: move away from the T's middle, and look again
 
@@ -19,18 +19,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .env import AGENT_RADIUS, BAR, CENTER_OF_GRAVITY, GOAL_POSE, STEM, WORLD_SIZE, PushTEnv
+from ..env import PushTEnv
+from ..geometry import (AGENT_RADIUS, CENTER_OF_GRAVITY, CONVEX, OUTLINE, WORLD_SIZE, distance,
+                        pose_error, to_body, to_world)
 
 TRAVEL, STROKE, HOLD = 18, 10, 2  # px a step on the way and while pushing, steps of rest afterwards
 STAND = AGENT_RADIUS + 6  # from the contact to the agent's middle before a push
 
 # The T's outline in its own frame. Side k runs from OUTLINE[k] to OUTLINE[k + 1]; NORMAL[k] points out of it.
-OUTLINE = np.array([-60, 60, 60 + 30j, 15 + 30j, 15 + 120j, -15 + 120j, -15 + 30j, -60 + 30j])
 SIDE = np.roll(OUTLINE, -1) - OUTLINE
 NORMAL = -1j * SIDE / np.abs(SIDE)
-CONVEX = OUTLINE[[0, 1, 2, 4, 5, 7]]
-SPREAD = np.var(CONVEX)  # mean squared distance of these corners from their mean
-BOXES = [(complex(*np.mean(box, 0)), complex(*np.ptp(box, 0)) / 2) for box in (BAR, STEM)]  # centre, half size
 
 # The ring: a point off each convex corner, and the 72 ways along it: from each, either way round, over 1 to 6 points.
 RING = CONVEX + 24 * (np.sign(CONVEX.real) + 1j * np.sign(CONVEX.imag - 15))
@@ -86,12 +84,12 @@ def plan(state, scratch, rng, samples, refine):
     ring_points, lengths = routes(back[-1], stands, inside(to_world(RING, pose)))
     lengths[~inside(to_world(stands, pose), 12)] = np.inf
 
-    before, screened = misfit(pose), []
+    before, screened = pose_error(pose), []
     for k in np.flatnonzero(np.isfinite(lengths)):
         stand, end = to_world(np.array([stands[k], stands[k] - NORMAL[face[k]]]), pose)
         scratch.reset(options={"state": [stand.real, stand.imag, *pose]})
         after = scratch.simulate(as_actions(stand + STROKE * np.arange(1, 15) * (end - stand)))  # (14, 5)
-        gains = before - misfit(after[:, 2:])
+        gains = before - pose_error(after[:, 2:])
         n = gains.argmax()
         steps = (lengths[k] + 3 * len(back)) / TRAVEL + n + 1 + HOLD
         screened.append((gains[n] / steps, k, abs(complex(*after[n, :2]) - stand)))
@@ -106,21 +104,10 @@ def plan(state, scratch, rng, samples, refine):
             targets = np.concatenate([walk(way, TRAVEL), walk(push, STROKE), push[[1] * HOLD]])
             actions = as_actions(to_world(targets, pose))
             scratch.reset(options={"state": state})
-            score = (before - misfit(scratch.simulate(actions)[-1, 2:])) / len(actions)
+            score = (before - pose_error(scratch.simulate(actions)[-1, 2:])) / len(actions)
             if score > best_score:
                 best_score, best = score, (actions, int(face[k]))
     return best
-
-
-def misfit(pose):
-    """ln(1 + e), where e px is the root mean square distance of the T's six convex corners from where they belong.
-
-    pose: (..., 3) -> (...). The logarithm makes 1 px of the last 3 weigh more than 10 of 100. Coverage 0.95 is e = 2.3,
-    0.97 is 1.4, about. No corner is computed: for points of mean m and mean squared spread s in two poses,
-    e^2 = |M - M'|^2 + 2 s (1 - cos(angle - angle')), where M is m in the world.
-    """
-    away = to_world(CONVEX.mean(), pose) - to_world(CONVEX.mean(), np.array(GOAL_POSE))
-    return np.log1p(np.sqrt(np.abs(away)**2 + 2 * SPREAD * (1 - np.cos(pose[..., 2] - GOAL_POSE[2]))))
 
 
 def sample(rng, samples):
@@ -178,27 +165,10 @@ def walk(way, speed):
     return np.interp(stops[1:], at, way)
 
 
-def distance(points):
-    """Distance of points from the T, in its frame; negative inside."""
-    each = []
-    for centre, half in BOXES:
-        x, y = np.abs((points - centre).real) - half.real, np.abs((points - centre).imag) - half.imag
-        each.append(np.hypot(np.maximum(x, 0), np.maximum(y, 0)) + np.minimum(np.maximum(x, y), 0))
-    return np.minimum(*each)
-
-
 def inside(points, margin=0):
     """Which points of the world keep a margin from its edge."""
     off = points - (1 + 1j) * WORLD_SIZE / 2
     return np.maximum(np.abs(off.real), np.abs(off.imag)) <= WORLD_SIZE / 2 - margin
-
-
-def to_world(points, pose):
-    return pose[..., 0] + 1j * pose[..., 1] + np.exp(1j * pose[..., 2]) * points
-
-
-def to_body(points, pose):
-    return (points - complex(*pose[:2])) * np.exp(-1j * pose[2])
 
 
 def rounded(numbers, parts=64):

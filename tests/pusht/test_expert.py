@@ -17,7 +17,7 @@ from minidiff.pusht.features import PUSHT
 
 OPTIONS = {"stream": 0, "samples": 24, "refine": 2, "stop_coverage": 0.97, "max_steps": 300}
 SEEDS = range(5000, 5006)
-COMMAND = [sys.executable, "-m", "minidiff.pusht.collect"]
+COMMAND = [sys.executable, "-m", "minidiff.pusht.data.collect"]
 
 
 class Here(concurrent.futures.Executor):

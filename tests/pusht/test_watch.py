@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from minidiff import demos
 from minidiff.pusht import EXPERT_DEMOS, draw, live, record, watch
-from minidiff.pusht.candidates import best
+from minidiff.pusht.study.candidates import best
 from minidiff.pusht.env import CENTER_OF_GRAVITY, GOAL_POSE, PushTEnv, keypoints
 from minidiff.pusht.expert import demonstrate
 from minidiff.pusht.features import PUSHT
@@ -418,7 +418,7 @@ def test_a_file_that_is_damaged_or_of_another_origin_is_refused_and_left_as_it_i
 
 RECORD_UNTIL_KILLED = """
 import sys, minidiff, pygame
-from minidiff.pusht import draw, live, record
+from minidiff.pusht.view import drawing as draw, live, record
 from minidiff.pusht.live import UNIT
 game, window = record.Record("mine.npz"), draw.Window()
 def events():

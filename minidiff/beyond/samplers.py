@@ -14,8 +14,8 @@ Each sampler is a generator like ancestral_sampling: from x_T (B, H, D) on it yi
 """
 import numpy as np
 
-from .diffusion import eps_from_x0, p_sample, x0_from_eps
-from .tensor import Tape, Tensor
+from ..diffusion import eps_from_x0, p_sample, x0_from_eps
+from ..tensor import Tape, Tensor
 
 
 def ddim_timesteps(T, steps=None):

@@ -3,7 +3,7 @@ import textwrap
 
 import numpy as np
 
-from .draw import (BLUE, GREEN, GREY, GRID, ORANGE, PAPER, VERMILLION, ZOOM, _put, _pygame, _shrunk, _stroke, _surface,
+from .drawing import (BLUE, GREEN, GREY, GRID, ORANGE, PAPER, VERMILLION, ZOOM, _put, _pygame, _shrunk, _stroke, _surface,
                    _text, save_png)
 
 # Okabe & Ito, too, in an order in which the first of them differ most for colour-blind readers.

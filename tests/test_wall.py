@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minidiff import demos
-from minidiff.baselines import mse_loss
+from minidiff.beyond.baselines import mse_loss
 from minidiff.diffusion import cosine_schedule, l_simple, loss_weight, sample_t
 from minidiff.nn import MLP, Denoiser
 from minidiff.optim import AdamW, flat_gradient, learning_rate

@@ -1,6 +1,6 @@
 """How many motions does a policy see where several are equally good?
 
-    python -m minidiff.pusht.modes runs/a runs/b                  a table, and a picture with --picture FILE
+    python -m minidiff.pusht.study.forks runs/a runs/b                  a table, and a picture with --picture FILE
 
 The goal is its own mirror image, and so are some states: block and agent on the axis of the mirror, the block the wrong
 way round. There every good motion to the left has its equal to the right, and no good one leads straight on, through
@@ -16,11 +16,12 @@ import sys
 
 import numpy as np
 
-from .. import policy as policies
-from ..progress import Progress
-from . import draw, expert
-from .env import PushTEnv
-from .features import PUSHT
+from ... import policy as policies
+from ...progress import Progress
+from ..data import expert
+from ..env import PushTEnv
+from ..features import PUSHT
+from ..view import drawing as draw
 
 ALONG, ACROSS = np.array([1, -1]) / np.sqrt(2), np.array([1, 1]) / np.sqrt(2)  # the axis of the mirror runs along
 MIDDLE = np.array([256.0, 256.0])
@@ -85,7 +86,7 @@ def sentence(name, row):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m minidiff.pusht.modes", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m minidiff.pusht.study.forks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", help="checkpoints (policy.npz) to compare")
     parser.add_argument("--states", type=int, default=50, help="how many (default: 50)")

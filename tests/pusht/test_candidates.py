@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 
 from minidiff.pusht import rollout
-from minidiff.pusht.candidates import BATCH, best, decide
-from minidiff.pusht.disturb import DisturbedEnv
+from minidiff.pusht.study.candidates import BATCH, best, decide
+from minidiff.pusht.study.disturbances import DisturbedEnv
 from minidiff.pusht.env import PushTEnv
-from minidiff.pusht.expert import demonstrate, misfit
+from minidiff.pusht.data.expert import demonstrate
+from minidiff.pusht.geometry import pose_error
 
 
 class Scripted:

@@ -6,20 +6,20 @@ import time
 
 import numpy as np
 
-from .expert import misfit
+from ..geometry import pose_error
 
 BATCH = 4  # plans drawn at once while a time budget lasts
 
 
 def best(env, scratch, plans):
-    """The plan (H, D) of plans (K, H, D), and its misfit: the least that the block comes to on the way.
+    """The plan (H, D) of plans (K, H, D), and its pose_error: the least that the block comes to on the way.
 
     scratch: a PushTEnv to try them in. Of plans that do equally well, as where none reaches the block, the first.
     """
     outcomes = []
     for plan in plans:
         scratch.reset(options={"state": env.motion, "order": "exact"})
-        outcomes.append(misfit(scratch.simulate(plan)[:, 2:]).min())
+        outcomes.append(pose_error(scratch.simulate(plan)[:, 2:]).min())
     k = int(np.argmin(outcomes))
     return plans[k], outcomes[k]
 

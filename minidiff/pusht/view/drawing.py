@@ -11,8 +11,8 @@ import warnings
 
 import numpy as np
 
-from ..checkpoint import write_atomically
-from .env import AGENT_RADIUS, GOAL_POSE, WORLD_SIZE, keypoints
+from ...checkpoint import write_atomically
+from ..geometry import AGENT_RADIUS, GOAL_POSE, WORLD_SIZE, keypoints
 
 # Okabe & Ito's palette, distinct for colour-blind readers too (without its yellow: too pale for lines).
 BLUE, VERMILLION, GREEN, ORANGE = (0, 114, 178), (213, 94, 0), (0, 158, 115), (230, 159, 0)

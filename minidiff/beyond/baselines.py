@@ -10,9 +10,9 @@ Each has the signature of a sampler (diffusion.ancestral_sampling), though there
 """
 import numpy as np
 
-from .layers import mse
-from .nn import EMBEDDING
-from .tensor import clip as bounded, exp, log, reshape, sum, tensor
+from ..layers import mse
+from ..nn import EMBEDDING
+from ..tensor import clip as bounded, exp, log, reshape, sum, tensor
 
 COMPONENTS = 5  # of the mixture
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import train
 from minidiff import checkpoint, demos, policy
-from minidiff.pusht import chart, draw, rollout
+from minidiff.pusht import rollout
+from minidiff.pusht.view import charts as chart, drawing as draw
 from minidiff.pusht.env import AGENT_RADIUS, BAR, GOAL_POSE, STEM
 from minidiff.pusht.features import PUSHT
 
@@ -362,7 +363,7 @@ def test_names_beside_a_plot_keep_their_order_and_their_distance(wanted):
 # ---- pygame and the window
 
 def test_importing_draw_does_not_import_pygame_and_drawing_prints_nothing():
-    code = ("import sys; from minidiff.pusht import draw; assert 'pygame' not in sys.modules; "
+    code = ("import sys; from minidiff.pusht.view import drawing as draw; assert 'pygame' not in sys.modules; "
             "draw.frame([1, 2, 3, 4, 5], size=32); draw._legend(draw._pygame())")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
                           cwd=Path(draw.__file__).parents[2])

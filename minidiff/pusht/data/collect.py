@@ -1,8 +1,8 @@
 """Make a file of demonstrations by the scripted demonstrator (expert.py), on all cores.
 
-    python -m minidiff.pusht.collect --episodes 400 --out demos.npz        half a minute on two cores
-    python -m minidiff.pusht.collect --add-to demos.npz --visited runs/mine/policy.npz --seed 2000 --episodes 200 --out more.npz
-    python -m minidiff.pusht.collect --again more.npz --out same.npz       the same bytes once more
+    python -m minidiff.pusht.data.collect --episodes 400 --out demos.npz        half a minute on two cores
+    python -m minidiff.pusht.data.collect --add-to demos.npz --visited runs/mine/policy.npz --seed 2000 --episodes 200 --out more.npz
+    python -m minidiff.pusht.data.collect --again more.npz --out same.npz       the same bytes once more
 
 A policy ends up where no demonstration has been. `--visited` asks the demonstrator what to do there: the policy is run
 from each seed, and from a state of the second half of its episode the demonstrator goes on (Ross, Gordon & Bagnell 2011).
@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 import pymunk
 
-from .. import __version__, checkpoint, policy
-from ..progress import Progress
-from . import rollout
+from ... import __version__, checkpoint, policy
+from ...progress import Progress
+from .. import rollout
+from ..features import PUSHT
 from .expert import Demonstration, demonstrate
-from .features import PUSHT
 
 SEED_LIMIT = 10_000  # episodes from 10,000 on are for scoring policies; nobody trains on them
 KEEP_EVERY = 100  # episodes between two writings of what is done so far
@@ -117,7 +117,7 @@ def read(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m minidiff.pusht.collect", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m minidiff.pusht.data.collect", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="the .npz file to write; what is done so far stands in OUT.part")
     parser.add_argument("--again", metavar="FILE", help="make FILE again, by its own recipe")

@@ -8,13 +8,13 @@ import time
 
 import numpy as np
 
-from . import draw
-from .draw import BLUE, GREEN, GREY, INK, ORANGE, PAPER, VERMILLION
-from .candidates import best
-from .env import CENTER_OF_GRAVITY, WORLD_SIZE, PushTEnv
-from .expert import distance, to_body, to_world
-from .live import UNIT, Clock, key_name, overlay, panel, picture
-from .rollout import latest
+from ..env import PushTEnv
+from ..geometry import CENTER_OF_GRAVITY, distance, to_body, to_world
+from ..rollout import latest
+from ..study.candidates import best
+from . import drawing as draw
+from .drawing import BLUE, GREEN, GREY, INK, ORANGE, PAPER, VERMILLION
+from .windows import UNIT, Clock, key_name, overlay, panel, picture
 
 CANDIDATES = 16
 PERIODS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05, 0.025)  # s per step, to choose from by - and +

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import demos
-from ..checkpoint import write_atomically
-from . import draw
-from .draw import INK, ORANGE, VERMILLION
-from .env import WORLD_SIZE, PushTEnv
-from .features import PUSHT
-from .live import UNIT, VIEW, Clock, key_name, overlay, panel, picture
+from ... import demos
+from ...checkpoint import write_atomically
+from ..env import PushTEnv
+from ..features import PUSHT
+from . import drawing as draw
+from .drawing import INK, ORANGE, VERMILLION
+from .windows import UNIT, VIEW, Clock, key_name, overlay, panel, picture
 
 FIRST_SEED = 9000  # of the first start in a new file: no start of expert.npz, and none of those that score a policy
 GRASP = 22  # px from the agent's middle, within which the pointer takes it

@@ -7,9 +7,9 @@ last picture is out of date.
 import math
 import time
 
-from . import draw
-from .draw import FLOOR, GREY, INK, PAPER, VERMILLION
-from .env import WORLD_SIZE
+from . import drawing as draw
+from .drawing import FLOOR, GREY, INK, PAPER, VERMILLION
+from ..geometry import WORLD_SIZE
 
 VIEW, PANEL = 640, 104  # px of the window: the world's side, and the height of the lines under it
 UNIT = VIEW / WORLD_SIZE  # px of the window per px of the world

@@ -1,0 +1,1 @@
+"""Beyond the paper: other samplers, guidance, and what diffusion is compared with."""
