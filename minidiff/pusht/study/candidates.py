@@ -1,4 +1,4 @@
-"""Many plans for one moment, judged: each is carried out in a copy of the world, and the best is kept.
+"""The best of many plans: each is tried in a copy of the world, and the best is carried out.
 
 This uses the simulator at decision time, which a policy alone does not; scores made with it say so.
 """
@@ -6,33 +6,66 @@ import time
 
 import numpy as np
 
+from ..env import PushTEnv
 from ..geometry import pose_error
 
-BATCH = 4  # plans drawn at once while a time budget lasts
+BATCH = 4  # plans sampled at once while a time budget lasts
 
 
 def best(env, scratch, plans):
-    """The plan (H, D) of plans (K, H, D), and its pose_error: the least that the block comes to on the way.
+    """The best plan (H, D) of plans (K, H, D), and its outcome: the least pose error on its way.
 
-    scratch: a PushTEnv to try them in. Of plans that do equally well, as where none reaches the block, the first.
+    scratch: a PushTEnv to try them in. Of plans that do equally well, as where none reaches the
+    block, the first.
     """
     outcomes = []
     for plan in plans:
         scratch.reset(options={"state": env.motion, "order": "exact"})
-        outcomes.append(pose_error(scratch.simulate(plan)[:, 2:]).min())
+        states = scratch.simulate(plan)  # (H, 5)
+        outcomes.append(pose_error(states[:, 2:]).min())
     k = int(np.argmin(outcomes))
     return plans[k], outcomes[k]
 
 
-def decide(policy, env, scratch, obs, rng, candidates, budget_ms=None):
-    """The best of `candidates` plans for obs (obs_horizon, S); or of as many, BATCH at a time, as can be drawn and tried
-    before budget_ms is over, and at least BATCH. Returns the plan (H, D), how many were tried, and milliseconds."""
-    started, tried, chosen, least = time.perf_counter(), 0, None, np.inf
-    n = candidates if budget_ms is None else BATCH
-    while True:
-        plan, outcome = best(env, scratch, policy.plan(np.repeat(obs[None], n, 0), rng))
-        if outcome < least:
-            chosen, least = plan, outcome
-        tried, spent = tried + n, 1000 * (time.perf_counter() - started)
-        if budget_ms is None or spent * (tried + n) / tried > budget_ms:
-            return chosen, tried, spent
+class BestOf:
+    """Decides by trying `candidates` plans; use it as the `decide` of rollout and run_episode.
+
+    With budget_ms, as many plans, BATCH at a time, as can be sampled and tried in that time (ms) for
+    each decision, and at least BATCH.
+    """
+
+    def __init__(self, policy, candidates, budget_ms=None):
+        self.policy = policy
+        self.candidates = candidates
+        self.budget_ms = budget_ms
+        self.scratch = PushTEnv()
+        self.tried = []  # of each decision so far: the number of plans
+        self.spent = []  # and the time, ms
+
+    def start(self):
+        """A fresh BestOf with the same settings, for one more episode."""
+        return BestOf(self.policy, self.candidates, self.budget_ms)
+
+    def cost(self):
+        """Plans tried for a decision, the mean; and milliseconds, the median."""
+        return float(np.mean(self.tried)), float(np.median(self.spent))
+
+    def __call__(self, env, obs, rng):
+        """env, obs (obs_horizon, S), rng -> plan (H, D)."""
+        started = time.perf_counter()
+        batch = self.candidates if self.budget_ms is None else BATCH
+        tried = 0
+        chosen, least = None, np.inf
+        while True:
+            plans = self.policy.plan(np.repeat(obs[None], batch, 0), rng)  # (batch, H, D)
+            plan, outcome = best(env, self.scratch, plans)
+            if outcome < least:
+                chosen, least = plan, outcome
+            tried += batch
+            spent = 1000 * (time.perf_counter() - started)
+            after_one_more = spent * (tried + batch) / tried
+            if self.budget_ms is None or after_one_more > self.budget_ms:
+                break
+        self.tried.append(tried)
+        self.spent.append(spent)
+        return chosen

@@ -1,4 +1,4 @@
-"""A PushT in which things go wrong: the block or the agent gets a kick, eyes are weak, orders come late."""
+"""A PushT in which things go wrong: kicks, observation noise, action latency."""
 import numpy as np
 
 from ..env import PushTEnv
@@ -6,46 +6,69 @@ from ..geometry import WORLD_SIZE
 
 
 class DisturbedEnv(PushTEnv):
-    """PushTEnv, disturbed. Everything random comes from the seed of the episode, so all policies meet the same.
+    """PushTEnv, disturbed. Everything random comes from the episode's seed, so that all
+    policies meet the same disturbances.
 
-    kick_block   (px, degrees): once, the block jumps so far in a random direction and turns by as much, either way
-    kick_agent   px: at the same moment the agent jumps
-    obs_noise    px: standard deviation of what is added to each position seen, and of a corner's, by the angle seen
-    delay        steps from an action's choice to its being carried out; until then the agent stays
+    kick_block      (px, degrees): once, the block jumps so far in a random direction and turns by
+                    so much, either way
+    kick_agent      px: at the same moment the agent jumps, in a direction of its own
+    obs_noise       px: standard deviation of the noise on every position observed; on the angle,
+                    1/60 of it in radians, which moves the bar's ends, 60 px out, by as much
+    action_latency  steps from choosing an action to carrying it out; until then the agent stays
+    options         those of PushTEnv
 
-    The kick comes at a step from 20 to 59, before nearly all successes; from there an episode has max_steps more.
+    The kick comes at a step from 20 to 59, before nearly all successes. From there an episode has
+    max_steps more. What is kicked stays inside the walls, so near them it jumps less far.
     """
 
-    def __init__(self, kick_block=(0.0, 0.0), kick_agent=0.0, obs_noise=0.0, delay=0, **options):
+    def __init__(self, kick_block=(0.0, 0.0), kick_agent=0.0, obs_noise=0.0, action_latency=0,
+                 **options):
         super().__init__(**options)
-        self.kick_block, self.kick_agent, self.obs_noise, self.delay = kick_block, kick_agent, obs_noise, delay
+        self.kick_block = kick_block
+        self.kick_agent = kick_agent
+        self.obs_noise = obs_noise
+        self.action_latency = action_latency
 
     def reset(self, *, seed=None, options=None):
         state, info = super().reset(seed=seed, options=options)
-        self._chance = np.random.default_rng([seed or 0, 4])  # a stream of its own: the start is that of PushTEnv
-        self._kick_at = self._chance.integers(20, 60) if any((*self.kick_block, self.kick_agent)) else None
-        self._late = [state[:2]] * self.delay
-        return self._seen(state), info
+        # a generator of its own, so that the start is that of PushTEnv
+        self.chance = np.random.default_rng([seed or 0, 4])
+        self.kick_step = None
+        if any((*self.kick_block, self.kick_agent)):
+            self.kick_step = self.chance.integers(20, 60)
+        self.steps = 0
+        self.waiting = [state[:2]] * self.action_latency  # actions chosen, not yet carried out
+        return self.observed(state), info
 
     def step(self, action):
-        if len(self._actions) == self._kick_at:
-            self._kick()
-        self._late.append(action)
-        state, *rest = super().step(self._late.pop(0))
-        return self._seen(state), *rest
+        if self.steps == self.kick_step:
+            self.kick()
+        self.steps += 1
+        self.waiting.append(action)
+        state, *rest = super().step(self.waiting.pop(0))
+        return self.observed(state), *rest
 
-    def _kick(self):
+    def kick(self):
+        """Move block and agent, now."""
         x, y, block_x, block_y, angle, vx, vy = self.motion
-        far, turn = self.kick_block
-        (dx, dy), (ax, ay) = (size * np.array([np.cos(a), np.sin(a)])
-                              for size, a in zip((far, self.kick_agent), self._chance.uniform(0, 2 * np.pi, 2)))
-        angle += np.radians(turn) * self._chance.choice([-1, 1])
-        keep = lambda value, margin: float(np.clip(value, margin, WORLD_SIZE - margin))
-        self._begin((keep(x + ax, 20), keep(y + ay, 20), keep(block_x + dx, 80), keep(block_y + dy, 80), angle, vx, vy),
-                    "exact")  # a new history, which counts its steps from here
-        self._kick_at = None
+        distance, turn = self.kick_block
+        block_direction, agent_direction = self.chance.uniform(0, 2 * np.pi, 2)
+        angle += np.radians(turn) * self.chance.choice([-1, 1])
+        block_x += distance * np.cos(block_direction)
+        block_y += distance * np.sin(block_direction)
+        x += self.kick_agent * np.cos(agent_direction)
+        y += self.kick_agent * np.sin(agent_direction)
+        # a new history begins, which counts its steps from here
+        super().reset(options={"order": "exact", "state": (
+            within(x, 20), within(y, 20), within(block_x, 80), within(block_y, 80), angle, vx, vy)})
 
-    def _seen(self, state):
+    def observed(self, state):
         if not self.obs_noise:
             return state
-        return state + self.obs_noise * self._chance.standard_normal(5) / np.array([1, 1, 1, 1, 60])
+        noise = self.chance.standard_normal(5)
+        return state + self.obs_noise * noise / np.array([1, 1, 1, 1, 60])
+
+
+def within(value, margin):
+    """The nearest coordinate that keeps a margin (px) from the walls."""
+    return float(np.clip(value, margin, WORLD_SIZE - margin))

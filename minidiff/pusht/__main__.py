@@ -1,0 +1,46 @@
+"""What there is to do with PushT besides training (train.py) and scoring (eval.py)."""
+import importlib
+import sys
+
+COMMANDS = {  # name: its module, imported only when the command is called; what it does
+    "watch": ("view.watch", "a window: see a policy plan and act, and move the T yourself"),
+    "record": ("view.record", "a window: demonstrate with the mouse"),
+    "film": ("view.films", "draw episodes to a file, as a film strip or moving"),
+    "compare": ("study.compare", "two evaluations, episode by episode, with 95 % intervals"),
+    "bound": ("study.bound", "the variational bound (eq. 10) on a file of demonstrations"),
+    "forks": ("study.forks", "where two motions are equally good: does a policy see both?"),
+    "collect": ("data.collect", "make demonstrations with the scripted demonstrator"),
+}
+
+
+def overview():
+    lines = [__doc__, "", "usage: python -m minidiff.pusht COMMAND ...", ""]
+    lines += [f"    {name:9} {does}" for name, (_, does) in COMMANDS.items()]
+    lines += ["", "COMMAND --help explains its arguments."]
+    return "\n".join(lines)
+
+
+def main(arguments):
+    """Run a command with its arguments, a list of strings -> exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"minidiff.pusht: there is no command '{name}'; choose from {', '.join(COMMANDS)}",
+              file=sys.stderr)
+        return 2
+    module, _ = COMMANDS[name]
+    try:
+        importlib.import_module(f"{__package__}.{module}").main(rest)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"minidiff.pusht {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:  # a command may say what it leaves behind
+        print(f"\n{str(interrupt) or 'stopped'}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

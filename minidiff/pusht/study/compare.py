@@ -1,0 +1,45 @@
+"""Compare two evaluations episode by episode: the differences B - A, with 95 % intervals.
+
+    python eval.py runs/a --seed 300000 --json a.json
+    python eval.py runs/b --seed 300000 --json b.json
+    python -m minidiff.pusht compare a.json b.json
+
+Episodes are paired by their seed, so the difficulty of a start cancels out, and a difference shows
+with fewer episodes than the two intervals alone would suggest.
+"""
+import argparse
+import json
+from pathlib import Path
+
+from .. import scores
+
+
+def read(path):
+    """The Episodes in a file that eval.py --json wrote; ValueError for another file."""
+    try:
+        rows = json.loads(Path(path).read_text())["episodes"]
+        return [scores.Episode(**row) for row in rows]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: not a file that eval.py --json wrote") from None
+
+
+def sentence(a, b, difference):
+    """What scores.compare found, in words; a and b are the names of the two."""
+    score, points = difference["score"], 100 * difference["success"]
+    score_low, score_high = difference["score_ci95"]
+    low, high = difference["success_ci95"]
+    return (f"{b} compared with {a}, {difference['n']} episodes in both:\n"
+            f"score {score:+.4f}, 95 % CI [{score_low:+.4f}, {score_high:+.4f}]\n"
+            f"success {points:+.1f} points, 95 % CI [{100 * low:+.1f}, {100 * high:+.1f}]   "
+            f"(only {a} succeeds: {difference['only_a']}, only {b}: {difference['only_b']})")
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(
+        prog="python -m minidiff.pusht compare", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("a", metavar="A.json", help="written by eval.py --json")
+    parser.add_argument("b", metavar="B.json", help="written by eval.py --json, the same seeds")
+    args = parser.parse_args(arguments)
+    difference = scores.compare(read(args.a), read(args.b))
+    print(sentence(args.a, args.b, difference))
