@@ -1,69 +1,93 @@
-"""The PushT world: a round agent pushes a T-shaped block onto a goal pose. Gymnasium-style, 2-D physics by pymunk.
+"""The PushT world: a round agent pushes a T-shaped block onto a goal pose. 2-D physics by pymunk.
 
-Units are pixels, radians and seconds; the world is the square [0, 512] x [0, 512]. A pose is (x, y, angle) of the
-block's body frame, whose origin is the middle of the bar's outer edge. An action is the point (x, y) to which a PD
-controller pulls the agent for 0.1 s. The space is damped completely, so what is not pushed does not move.
+Units are pixels, radians and seconds; the world is the square [0, 512] x [0, 512]. A pose is
+(x, y, angle) of the block's body frame (geometry.py). An action is a point (x, y), towards which a
+PD controller pulls the agent for 0.1 s. The damping is total: what is not pushed does not move.
 
-The numbers below are those of the original PushT (Florence et al. 2021; Chi et al. 2023). They are kept to the last
-bit, so that published seeds, demonstrations and scores mean here what they mean there.
+All numbers are those of the original PushT (Florence et al. 2021; Chi et al. 2023), to the last
+bit, so that published seeds, demonstrations and scores mean the same here.
 """
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from .geometry import (AGENT_RADIUS, BAR, CENTER_OF_GRAVITY, STEM, SUCCESS_COVERAGE, WORLD_SIZE,
-                       coverage, keypoints)
+from .geometry import (
+    AGENT_RADIUS,
+    BAR,
+    CENTER_OF_GRAVITY,
+    STEM,
+    SUCCESS_COVERAGE,
+    WORLD_SIZE,
+    coverage,
+    keypoints,
+)
 
 try:
     import pymunk
 except ImportError:
-    pymunk = None  # PushTEnv says what to do
+    pymunk = None  # PushTEnv() says what to do
 
 _WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
-_DT, _SUBSTEPS = 0.01, 10
-_STIFFNESS, _DAMPING = 100.0, 20.0  # of the PD controller
+_STARTS = ((50, 450), (50, 450), (100, 400), (100, 400))  # agent x, y, block x, y: from, to below
+_DT = 0.01  # s, of a physics step
+_SUBSTEPS = 10  # physics steps in an action
+_STIFFNESS = 100.0  # of the PD controller, 1/s^2
+_DAMPING = 20.0  # 1/s
 
 
 class Snapshot(NamedTuple):
-    """A moment of a PushTEnv, told as its history: the start, the order it was set in, the (clipped) actions since."""
+    """A moment of an episode, as the history that led to it."""
 
-    start: tuple
-    order: str
-    actions: tuple
+    start: tuple  # the state that the episode began in, 5 or 7 numbers
+    order: str  # how it was set, see PushTEnv: state_order
+    actions: tuple  # all actions since, clipped
 
 
 class PushTEnv:
-    """PushT with Gymnasium's signatures (and without Gymnasium). An unknown name raises ValueError.
+    """PushT with Gymnasium's signatures (and without Gymnasium).
 
-    seeding      where `reset(seed=...)` starts: agent x, y from 50..449, block x, y from 100..399 and the angle,
-                 drawn by "legacy" RandomState(seed), angle 2 pi randn() - pi, as the original and all published
-                 seed lists do; or by "modern" default_rng(seed), angle uniform in [-pi, pi), as gym-pusht does.
-    state_order  how `options={"state": ...}` is set: "exact" (angle, then position) gives the state asked for and
-                 replays the human demonstrations; "legacy" (position, then angle) turns the block about its
-                 centre of gravity, which moves its origin. Drawn starts are always set the legacy way.
+    seeding      how `reset(seed=...)` samples a start: agent x, y from 50..449, block x, y from
+                 100..399, and the angle. "legacy": by RandomState(seed), the angle as
+                 2 pi randn() - pi, like the original and all published lists of seeds; "modern": by
+                 default_rng(seed), the angle uniform in [-pi, pi), like gym-pusht.
+    state_order  how `options={"state": ...}` is set. "exact": the angle, then the position, which
+                 gives the state asked for and replays the human demonstrations; "legacy": the
+                 position, then the angle, which rotates the block about its centre of gravity and
+                 so moves its origin. Sampled starts are always set the legacy way.
     obs_type     "state": (5,) float64 = agent x, y, block x, y, block angle mod 2 pi;
                  "keypoints": (18,) float64 = the block's eight keypoints x, y, then agent x, y.
     max_steps    the number of steps at which `truncated` becomes True.
     render_mode  None, "rgb_array" or "human": what `render()` does.
+
+    Raises ValueError for an unknown name or number, RuntimeError without pymunk.
     """
 
-    def __init__(self, seeding="legacy", state_order="legacy", obs_type="state", max_steps=300, render_mode=None):
+    def __init__(self, seeding="legacy", state_order="legacy", obs_type="state", max_steps=300,
+                 render_mode=None):
+        if pymunk is None:
+            raise RuntimeError("PushT's world needs pymunk: pip install 'minidiff[pusht]'")
         _check("seeding", seeding, ("legacy", "modern"))
         _check("state_order", state_order, ("legacy", "exact"))
         _check("obs_type", obs_type, ("state", "keypoints"))
         _check("render_mode", render_mode, (None, "rgb_array", "human"))
         if not max_steps >= 1:
             raise ValueError(f"max_steps must be at least 1, got {max_steps!r}")
-        self.seeding, self.state_order, self.obs_type = seeding, state_order, obs_type
-        self.max_steps, self.render_mode = max_steps, render_mode
-        self._rng = self._space = self._window = None
+        self.seeding = seeding
+        self.state_order = state_order
+        self.obs_type = obs_type
+        self.max_steps = max_steps
+        self.render_mode = render_mode
+        self._rng = None
+        self._space = None
+        self._window = None
 
     def reset(self, *, seed=None, options=None):
         """Begin an episode. Returns (observation, {"coverage": float}).
 
-        seed: starts a new generator; None goes on with the own one. options: a dict with "state", five numbers or the seven
-        of `motion`, and perhaps "order", as `state_order`; else ValueError. As in the original, one physics step follows.
+        seed: of a new random generator; None goes on with the present one. options: a dict with
+        "state", five numbers as in `state` or seven as in `motion`, and perhaps "order", a
+        state_order; ValueError for anything else. As in the original, one physics step follows.
         """
         options = options or {}
         for key in options:
@@ -71,29 +95,36 @@ class PushTEnv:
         order = options.get("order", self.state_order)
         _check("order", order, ("legacy", "exact"))
         if seed is not None or self._rng is None:
-            self._rng = np.random.RandomState(seed) if self.seeding == "legacy" else np.random.default_rng(seed)
+            legacy = self.seeding == "legacy"
+            self._rng = np.random.RandomState(seed) if legacy else np.random.default_rng(seed)
         if "state" in options:
-            self._begin(_numbers("state", options["state"], 7 if np.size(options["state"]) == 7 else 5), order)
+            count = 7 if np.size(options["state"]) == 7 else 5
+            self._begin(_numbers("state", options["state"], count), order)
         else:
-            self._begin(self._draw_start(), "legacy")
+            self._begin(self._sample_start(), "legacy")
         return self._observation(), {"coverage": coverage(self._pose)}
 
     def step(self, action):
-        """Pull the agent towards a point for 0.1 s. Returns (observation, reward, terminated, truncated, info).
+        """Pull the agent towards a point for 0.1 s.
 
-        action: two finite numbers x, y, clipped to [0, 512]. reward = min(coverage / 0.95, 1); terminated if
-        coverage > 0.95; truncated from step `max_steps` on; info = {"coverage": float}. Neither flag forbids
-        further steps. Raises ValueError for another shape or non-finite numbers, RuntimeError before `reset`.
+        action: two finite numbers x, y, clipped to [0, 512]. Returns (observation, reward,
+        terminated, truncated, info): reward = min(coverage / 0.95, 1); terminated if
+        coverage > 0.95; truncated from step `max_steps` on; info = {"coverage": float}. Neither
+        flag forbids further steps. Raises ValueError for another shape or numbers that are not
+        finite, RuntimeError before `reset`.
         """
         self._require_reset()
         x, y = _numbers("action", action, 2)
         self._advance(min(max(x, 0.0), float(WORLD_SIZE)), min(max(y, 0.0), float(WORLD_SIZE)))
         covered = coverage(self._pose)
-        reward, terminated = min(covered / SUCCESS_COVERAGE, 1.0), covered > SUCCESS_COVERAGE
-        return self._observation(), reward, terminated, len(self._actions) >= self.max_steps, {"coverage": covered}
+        reward = min(covered / SUCCESS_COVERAGE, 1.0)
+        terminated = covered > SUCCESS_COVERAGE
+        truncated = len(self._actions) >= self.max_steps
+        return self._observation(), reward, terminated, truncated, {"coverage": covered}
 
     def simulate(self, actions):
-        """The states (n, 5) that `step` would reach by actions (n, 2), in half its time: no checks, no coverage."""
+        """The states (n, 5) that `step` would reach by actions (n, 2), in half the time: without
+        its checks and without the coverage."""
         self._require_reset()
         states = []
         for x, y in np.clip(actions, 0.0, float(WORLD_SIZE)).tolist():
@@ -107,7 +138,8 @@ class PushTEnv:
     def state(self):
         """(5,) float64: agent x, y, block x, y, block angle mod 2 pi, whatever `obs_type` is."""
         self._require_reset()
-        (agent_x, agent_y), (x, y, angle) = self._agent_xy, self._pose
+        agent_x, agent_y = self._agent_xy
+        x, y, angle = self._pose
         return np.array([agent_x, agent_y, x, y, angle % (2 * math.pi)])
 
     @property
@@ -116,19 +148,23 @@ class PushTEnv:
         return np.array([*self.state, *self._velocity])
 
     def snapshot(self):
-        """This moment, picklable, for `restore` here or in another PushTEnv. The random generator is not part of it.
+        """This moment, picklable, for `restore` here or in another PushTEnv. The random generator
+        is not part of it.
 
-        Positions and velocities would not do: pymunk also keeps impulses, corrections and search hints of past
-        contacts, out of reach, and in the middle of a push a copy without them soon goes another way. Only the
-        same history has the same future to the last bit, so the history is what a snapshot holds.
+        Positions and velocities are not enough: pymunk also keeps impulses, corrections and search
+        hints of past contacts, which cannot be read. In the middle of a push, a copy without them
+        soon moves differently. Only the same history leads to the same future, to the last bit; so
+        a snapshot holds the history.
         """
         self._require_reset()
         return Snapshot(self._start, self._order, tuple(self._actions))
 
     def restore(self, snapshot):
-        """Go to the moment of a snapshot by living through it again (20 us a step). Returns the observation.
+        """Return to the moment of a snapshot by simulating its history again (20 us a step).
+        Returns the observation.
 
-        `reset(options={"state": env.motion, "order": "exact"})` has a fixed price but forgets contacts (about 0.1 px).
+        `reset(options={"state": env.motion, "order": "exact"})` takes the same time however long
+        the episode is, but forgets the contacts, which makes a difference of about 0.1 px.
         """
         start, order, actions = snapshot
         self._begin(start, order)
@@ -137,14 +173,17 @@ class PushTEnv:
         return self._observation()
 
     def render(self):
-        """Draw: "rgb_array" returns the picture, (H, W, 3) uint8; "human" shows it; None raises RuntimeError."""
+        """By render_mode: "rgb_array" returns a picture, (H, W, 3) uint8; "human" shows it in a
+        window; None raises RuntimeError, as a missing pygame does."""
         if self.render_mode is None:
-            raise RuntimeError('this PushTEnv was made without a render_mode: give it "rgb_array" or "human"')
-        from .view import drawing as draw  # here, so that nothing but pictures needs pygame
-        picture = draw.frame(self.state, target=self._actions[-1] if self._actions else None)
+            raise RuntimeError("this PushTEnv was made without a render_mode: "
+                               'give it "rgb_array" or "human"')
+        from .view import drawing  # here, as nothing but pictures needs pygame
+        picture = drawing.frame(self.state, target=self._actions[-1] if self._actions else None)
         if self.render_mode == "rgb_array":
             return picture
-        self._window = self._window or draw.Window()
+        if self._window is None:
+            self._window = drawing.Window()
         self._window.show(picture)
 
     def close(self):
@@ -153,45 +192,60 @@ class PushTEnv:
             self._window.close()
             self._window = None
 
-    def _draw_start(self):
-        legacy = self.seeding == "legacy"
-        integer = self._rng.randint if legacy else self._rng.integers
-        x, y, block_x, block_y = integer(50, 450), integer(50, 450), integer(100, 400), integer(100, 400)
-        angle = self._rng.randn() * 2 * np.pi - np.pi if legacy else self._rng.uniform(-np.pi, np.pi)
-        return float(x), float(y), float(block_x), float(block_y), float(angle)
+    def _sample_start(self):
+        if self.seeding == "legacy":
+            numbers = [self._rng.randint(low, high) for low, high in _STARTS]
+            angle = self._rng.randn() * 2 * np.pi - np.pi
+        else:
+            numbers = [self._rng.integers(low, high) for low, high in _STARTS]
+            angle = self._rng.uniform(-np.pi, np.pi)
+        return (*map(float, numbers), float(angle))
 
     def _begin(self, start, order):
-        space = self._space = pymunk.Space()
+        """Make a new world. start: 5 numbers, as `state`, or 7 with the agent's velocity."""
+        space = pymunk.Space()
         space.damping = 0.0  # the share of its velocity that a body keeps over a second
         space.add(*[pymunk.Segment(space.static_body, a, b, 2) for a, b in _WALLS])
-        agent = self._agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
-        block = self._block = pymunk.Body(1, 2 * pymunk.moment_for_poly(1, BAR))  # the original counts the bar twice
+        agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
+        block = pymunk.Body(1, 2 * pymunk.moment_for_poly(1, BAR))  # as the original: the bar twice
         block.center_of_gravity = CENTER_OF_GRAVITY
-        # The space meets both bodies in these places, then they jump to the start: what its search tree saw first
-        # decides how a start with an overlap is pushed apart.
-        agent.position, block.position = (256, 400), (256, 300)
+        # The space first meets both bodies in these places, then they jump to the start: what its
+        # search tree saw first decides how a start with an overlap is pushed apart.
+        agent.position = (256, 400)
+        block.position = (256, 300)
         space.add(agent, pymunk.Circle(agent, AGENT_RADIUS))
         space.add(block, pymunk.Poly(block, BAR), pymunk.Poly(block, STEM))
 
         agent.position = start[:2]
         if order == "legacy":
-            block.position, block.angle = start[2:4], start[4]
+            block.position = start[2:4]
+            block.angle = start[4]
         else:
-            block.angle, block.position = start[4], start[2:4]
+            block.angle = start[4]
+            block.position = start[2:4]
         space.step(_DT)
-        self._start, self._order, self._actions, self._velocity = start, order, [], start[5:] or (0.0, 0.0)
+        self._space = space
+        self._agent = agent
+        self._block = block
+        self._velocity = start[5:] or (0.0, 0.0)
+        self._start = start
+        self._order = order
+        self._actions = []
         self._look()
 
     def _advance(self, target_x, target_y):
-        """One action: ten substeps of acceleration = stiffness * (target - position) - damping * velocity."""
-        step, agent = self._space.step, self._agent
-        (x, y), (vx, vy) = self._agent_xy, self._velocity
+        """One action: ten physics steps with the acceleration of the PD controller,
+        stiffness * (target - position) - damping * velocity."""
+        agent = self._agent
+        step = self._space.step
+        x, y = self._agent_xy
+        vx, vy = self._velocity
         for _ in range(_SUBSTEPS):
             vx += (_STIFFNESS * (target_x - x) - _DAMPING * vx) * _DT
             vy += (_STIFFNESS * (target_y - y) - _DAMPING * vy) * _DT
             agent.velocity = vx, vy
             step(_DT)
-            # Nothing pushes back on the agent, so we know where it went and save a slow look into pymunk.
+            # Nothing pushes back on the agent, so its position is known without asking pymunk.
             x += vx * _DT
             y += vy * _DT
         self._velocity = vx, vy
@@ -199,6 +253,7 @@ class PushTEnv:
         self._look()
 
     def _look(self):
+        """Ask pymunk, once, where everything is."""
         self._agent_xy = self._agent.position
         x, y = self._block.position
         self._pose = x, y, self._block.angle

@@ -1,4 +1,4 @@
-"""What PushT tells the method: the frame in which the task is simple, and what is seen there, as features."""
+"""What the method is told of PushT: the frame in which plans are expressed, and the features."""
 import numpy as np
 
 from ..demos import Task
@@ -6,41 +6,63 @@ from .geometry import GOAL_POSE, KEYPOINTS, WORLD_SIZE, keypoints
 
 
 def frame(obs):
-    """Where a plan is drawn: from the agent on, along the axes of the T, y down its stem and x across it, toward the side
-    on which the agent is. Returns the origin (B, 2) and the axes (B, 2, 2), x and y as columns.
+    """The coordinate frame of a plan: its origin (B, 2) and its axes (B, 2, 2), x and y as columns.
 
-    How a T moves when it is pushed depends neither on where it lies nor on how it is turned; and as it is its own mirror
-    image, a push on its left is one on its right, seen in a mirror. In this frame the T never moves, the agent is always
-    on its right, and it is the goal that has to come. So what was learned from one push is known of all its copies.
+    obs: (B, obs_horizon, 5), of which the last observation counts. The origin is the agent. The
+    axes are those of the T: y points from its bar down its stem, x across the stem, towards the
+    side on which the agent is.
+
+    How a pushed T moves depends neither on its position nor on its angle. And as the T is its own
+    mirror image, a push from its left is the mirror image of one from its right. Seen from the T,
+    along these axes, the agent is always on the right, and the goal is what moves. So what is
+    learned from one push holds for all its translated, rotated and mirrored copies.
     """
     agent, block, angle = np.split(obs[:, -1], [2, 4], 1)
-    x, y = np.hstack([np.cos(angle), np.sin(angle)]), np.hstack([-np.sin(angle), np.cos(angle)])
+    x = np.hstack([np.cos(angle), np.sin(angle)])
+    y = np.hstack([-np.sin(angle), np.cos(angle)])
     x = x * np.copysign(1, ((agent - block) * x).sum(1, keepdims=True))
     return agent, np.stack([x, y], 2)
 
 
-def features(obs):
-    """Observations (B, obs_horizon, 5) = agent x, y, block x, y, angle -> 38 features (B, 38), of any scale, and 5 more
-    for each observation before the last.
+def features(obs, frame):
+    """The features (B, 38 + 5 (obs_horizon - 1)) of observations, of any scale.
 
-    All is seen from the T, in the axes of `frame`: where the agent is and where the goal, which also tells where the
-    walls are. A network this small learns faster if it need not work out how far each corner of the T has to go and how
-    far each is from the agent; a tanh draws out the last few pixels, which decide between success and failure, and
-    between a touch and none.
+    obs: (B, obs_horizon, 5) = agent x, y, block x, y, angle. frame: that of obs, computed by the
+    function `frame`. All vectors are relative to the T, along the axes of the frame:
+
+        2 + 2   the positions of agent and goal; that of the goal also tells where the walls are
+        2       sine and cosine of the angle by which the T still has to turn
+        16      from each corner of the T to the same corner of the goal: tanh(vector / 15 px)
+        16      from each corner of the T to the agent, likewise
+        5       for each earlier observation: the displacements of agent and T since, and the angle
+                by which the T has turned
+
+    A small network learns faster if it need not compute the vectors at the corners itself. The tanh
+    spreads out the last pixels, which separate success from failure and contact from none.
     """
-    agent, axes = frame(obs)
-    side = np.sign(np.linalg.det(axes))[:, None]  # -1 where we look into the mirror
-    block, angle = obs[:, -1, 2:4], obs[:, -1, 4:]
-    seen = lambda v: (v[:, None] @ axes)[:, 0]
-    here, goal, turn = seen(agent - block), seen(GOAL_POSE[:2] - block), side * (GOAL_POSE[2] - angle)
-    to_goal = keypoints(np.hstack([goal, turn])) - KEYPOINTS  # (B, 8, 2)
-    to_agent = here[:, None] - KEYPOINTS
-    near = np.tanh(np.concatenate([to_goal, to_agent], 1) / 15).reshape(len(obs), 32)
-    parts = [here, goal, np.sin(turn), np.cos(turn), near]
-    for before in obs[:, :-1].swapaxes(0, 1):  # what moved since, and how far the T has turned
-        turned = np.arctan2(np.sin(angle - before[:, 4:]), np.cos(angle - before[:, 4:]))
-        parts += [seen(agent - before[:, :2]), seen(block - before[:, 2:4]), side * turned]
+    agent, axes = frame
+    side = np.sign(np.linalg.det(axes))[:, None]  # -1 where the frame is mirrored
+    block = obs[:, -1, 2:4]
+    angle = obs[:, -1, 4:]
+    to_agent = along(axes, agent - block)
+    to_goal = along(axes, GOAL_POSE[:2] - block)
+    turn = side * (GOAL_POSE[2] - angle)
+    corners_to_goal = keypoints(np.hstack([to_goal, turn])) - KEYPOINTS  # (B, 8, 2)
+    corners_to_agent = to_agent[:, None] - KEYPOINTS  # (B, 8, 2)
+    corners = np.tanh(np.concatenate([corners_to_goal, corners_to_agent], 1) / 15)
+    parts = [to_agent, to_goal, np.sin(turn), np.cos(turn), corners.reshape(len(obs), 32)]
+    for earlier in obs[:, :-1].swapaxes(0, 1):
+        difference = angle - earlier[:, 4:]
+        turned = np.arctan2(np.sin(difference), np.cos(difference))  # in [-pi, pi]
+        parts.append(along(axes, agent - earlier[:, :2]))
+        parts.append(along(axes, block - earlier[:, 2:4]))
+        parts.append(side * turned)
     return np.concatenate(parts, 1)
+
+
+def along(axes, vectors):
+    """Vectors (B, 2) in the coordinates of the axes (B, 2, 2)."""
+    return (vectors[:, None] @ axes)[:, 0]
 
 
 PUSHT = Task("pusht", features, frame, state_range=np.array([[-100, 612]] * 4 + [[-1e4, 1e4]]),

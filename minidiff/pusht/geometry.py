@@ -1,11 +1,11 @@
-"""The T in numbers: its shape, where its corners lie, how much of the goal it covers, how far away it is.
+"""The T in numbers: its shape, its corners, how much of the goal it covers, how far off it is.
 
-Units are pixels and radians; the world is the square [0, 512] x [0, 512], y pointing down. A pose is
-(x, y, angle) of the block's body frame, whose origin is the middle of the bar's outer edge. The
-numbers are those of the original PushT (Florence et al. 2021; Chi et al. 2023). NumPy alone.
+Units are pixels and radians. The world is the square [0, 512] x [0, 512]; y points down. A pose is
+(x, y, angle) of the block's body frame, whose origin is the middle of the bar's outer edge. All
+numbers are those of the original PushT (Florence et al. 2021; Chi et al. 2023). Needs NumPy alone.
 
-Where points are turned and measured, they are complex numbers x + iy: to turn by an angle is to
-multiply by e^(i angle), and |b - a| is a length.
+Some functions take points as complex numbers x + iy: multiplying by e^(i angle) rotates them by
+`angle`, and |b - a| is the distance between two.
 """
 import math
 
@@ -20,11 +20,12 @@ STEM = ((-15, 30), (15, 30), (15, 120), (-15, 120))
 CENTER_OF_GRAVITY = (0, 45)
 KEYPOINTS = np.array(BAR + STEM, dtype=np.float64)  # (8, 2)
 
-# The outline in the body frame. Side k runs from OUTLINE[k] to OUTLINE[k + 1].
+# The outline in the body frame, as complex numbers. Side k runs from OUTLINE[k] to OUTLINE[k + 1].
 OUTLINE = np.array([-60, 60, 60 + 30j, 15 + 30j, 15 + 120j, -15 + 120j, -15 + 30j, -60 + 30j])
 CONVEX = OUTLINE[[0, 1, 2, 4, 5, 7]]  # the six convex corners
 SPREAD = np.var(CONVEX)  # mean squared distance of these corners from their mean
-BOXES = [(complex(*np.mean(box, 0)), complex(*np.ptp(box, 0)) / 2) for box in (BAR, STEM)]
+BOXES = [(complex(*np.mean(box, 0)), complex(*np.ptp(box, 0)) / 2)  # centre and half size
+         for box in (BAR, STEM)]
 
 _AREA = 6300.0  # 120 x 30 + 30 x 90
 _GOAL_BOXES = ((-60.0, 60.0, 0.0, 30.0), (-15.0, 15.0, 30.0, 120.0))  # left, right, low, high
@@ -48,7 +49,7 @@ def keypoints(pose):
 
 
 def to_world(points, pose):
-    """Points of the body frame (complex) in the world. pose: (..., 3)."""
+    """Points of the body frame (complex) in the world. pose: (..., 3), broadcast against points."""
     return pose[..., 0] + 1j * pose[..., 1] + np.exp(1j * pose[..., 2]) * points
 
 
@@ -58,35 +59,38 @@ def to_body(points, pose):
 
 
 def distance(points):
-    """Distance of points (complex, body frame) from the T; negative inside."""
-    each = []
+    """Distance in px of points (complex, body frame) from the T; negative inside it."""
+    distances = []
     for centre, half in BOXES:
         x = np.abs((points - centre).real) - half.real
         y = np.abs((points - centre).imag) - half.imag
         outside = np.hypot(np.maximum(x, 0), np.maximum(y, 0))
-        each.append(outside + np.minimum(np.maximum(x, y), 0))
-    return np.minimum(*each)
+        distances.append(outside + np.minimum(np.maximum(x, y), 0))
+    return np.minimum(*distances)
 
 
 def pose_error(pose):
-    """ln(1 + e), where e px is the root mean square distance of the six convex corners from the goal's.
+    """ln(1 + e), where e px is the root mean square distance of the T's six convex corners from
+    those of the goal. pose: (..., 3) -> (...).
 
-    pose: (..., 3) -> (...). The logarithm makes 1 px of the last 3 weigh more than 10 of 100.
-    Coverage 0.95 is about e = 2.3, coverage 0.97 about 1.4. No corner is computed: for points of
-    mean m and mean squared spread s in two poses, with M the place of m in the world,
+    The logarithm makes 1 px of the last 3 weigh more than 10 px of 100. Coverage 0.95 corresponds
+    to about e = 2.3, coverage 0.97 to about 1.4. The corners themselves are not needed: in both
+    poses they have the same mean m and the same mean squared distance s from it, so with M and M'
+    the positions of m in the world,
 
         e^2 = |M - M'|^2 + 2 s (1 - cos(angle - angle'))
     """
-    away = to_world(CONVEX.mean(), pose) - to_world(CONVEX.mean(), np.array(GOAL_POSE))
-    turn = 2 * SPREAD * (1 - np.cos(pose[..., 2] - GOAL_POSE[2]))
-    return np.log1p(np.sqrt(np.abs(away)**2 + turn))
+    shift = to_world(CONVEX.mean(), pose) - to_world(CONVEX.mean(), np.array(GOAL_POSE))
+    rotation = 2 * SPREAD * (1 - np.cos(pose[..., 2] - GOAL_POSE[2]))
+    return np.log1p(np.sqrt(np.abs(shift)**2 + rotation))
 
 
 def coverage(pose):
     """Share of the goal that the T covers: area(T at pose ∩ T at GOAL_POSE) / area(T), in [0, 1].
 
-    pose: three numbers x, y, angle. Exact up to rounding: Sutherland-Hodgman clipping of the block's
-    two boxes by the goal's two, in the goal's frame, where the goal's boxes stand upright.
+    pose: three numbers x, y, angle. Exact up to rounding: Sutherland-Hodgman clipping of the T's
+    two boxes by the goal's two, in the goal's frame, where the sides of the goal's boxes lie along
+    the axes.
     """
     x, y, angle = map(float, pose)
     c = math.cos(angle - GOAL_POSE[2])
@@ -99,16 +103,21 @@ def coverage(pose):
     for piece in (BAR, STEM):
         xs = [x + c * u - s * v for u, v in piece]
         ys = [y + s * u + c * v for u, v in piece]
+        extent = min(xs), max(xs), min(ys), max(ys)
         for box in _GOAL_BOXES:
-            us, vs = _cut(xs, ys, *box)
+            us, vs = _cut(xs, ys, extent, box)
             for i in range(len(us)):  # shoelace formula; index -1 closes the polygon
                 area += 0.5 * (us[i - 1] * vs[i] - us[i] * vs[i - 1])
     return min(area / _AREA, 1.0)
 
 
-def _cut(xs, ys, left, right, low, high):
-    """The part of a convex polygon, corners (xs[i], ys[i]), in an upright box; most sides cut nothing."""
-    min_x, max_x, min_y, max_y = min(xs), max(xs), min(ys), max(ys)
+def _cut(xs, ys, extent, box):
+    """The part of a convex polygon, corners (xs[i], ys[i]), inside an axis-aligned box.
+
+    extent and box: left, right, low, high. A side of the box beyond the extent cuts nothing.
+    """
+    min_x, max_x, min_y, max_y = extent
+    left, right, low, high = box
     if min_x >= right or max_x <= left or min_y >= high or max_y <= low:
         return (), ()
     if min_x < left:
@@ -123,7 +132,10 @@ def _cut(xs, ys, left, right, low, high):
 
 
 def _clip(us, vs, bound, side):
-    """The part of a convex polygon, corners (us[i], vs[i]), where side * (u - bound) >= 0, side = +-1."""
+    """The part of a convex polygon, corners (us[i], vs[i]), where side * (u - bound) >= 0.
+
+    side: 1 or -1.
+    """
     inside_u, inside_v = [], []
     u0, v0 = (us[-1], vs[-1]) if us else (0.0, 0.0)
     depth0 = side * (u0 - bound)
