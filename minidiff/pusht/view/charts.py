@@ -1,111 +1,148 @@
-"""Line charts, for loss curves: drawn like the other pictures, with the colours and brushes of draw.py."""
+"""Line charts, for loss curves: drawn with the colours and brushes of drawing.py."""
 import textwrap
 
 import numpy as np
 
-from .drawing import (BLUE, GREEN, GREY, GRID, ORANGE, PAPER, VERMILLION, ZOOM, _put, _pygame, _shrunk, _stroke, _surface,
-                   _text, save_png)
+from . import drawing
+from .drawing import BLUE, GREEN, GREY, GRID, ORANGE, PAPER, VERMILLION, ZOOM, put, render_text
 
-# Okabe & Ito, too, in an order in which the first of them differ most for colour-blind readers.
+# Okabe & Ito's palette again; the first colours differ most for colour-blind readers.
 SERIES = (BLUE, VERMILLION, GREEN, (0, 0, 0), (86, 180, 233), ORANGE, (204, 121, 167))
+WIDTH, HEIGHT = 900, 500  # px of the plot, between its axes
 
 
 def curves(path, series, title, xlabel, ylabel, log_y=True, note=""):
-    """Write a line chart as a PNG of about 1250 x 700 px. series: list of (name, x, y), x and y (N,).
+    """Write a line chart as a PNG of about 1250 x 700 px. series: list of (name, x (N,), y (N,)).
 
-    A value that is not finite (or, with log_y, not positive) leaves a gap. Each name stands right of the
-    plot, near the height where its line ends, so that it hides no data. note: grey lines under the title.
+    A value that is not finite (or, with log_y, not positive) leaves a gap. Each name stands right
+    of the plot, near the height where its line ends. note: grey lines under the title.
     """
-    pg, data, plot_w, plot_h = _pygame(), [], 900, 500
-    for _, x, y in series:
-        x, y = np.array(x, float), np.array(y, float)
-        y[~np.isfinite(x) | ~np.isfinite(y) | (log_y & (y <= 0))] = np.nan
-        data.append(np.stack([x, np.log10(y) if log_y else y], -1))  # (N, 2)
+    pg = drawing.load_pygame()
+    data = [_points(x, y, log_y) for _, x, y in series]
     shown = np.concatenate([np.zeros((0, 2))] + [xy[~np.isnan(xy[:, 1])] for xy in data])
-    x_low, x_high, x_ticks = _linear_axis(shown[:, 0], near=0.05)
-    y_low, y_high, y_ticks = _log_axis(shown[:, 1]) if log_y else _linear_axis(shown[:, 1])
+    x_low, x_high, x_ticks = linear_axis(shown[:, 0], near=0.05)
+    y_low, y_high, y_ticks = log_axis(shown[:, 1]) if log_y else linear_axis(shown[:, 1])
 
-    names, y_texts = [_text(pg, name, 19) for name, _, _ in series], [_text(pg, tick, 17, GREY) for _, tick in y_ticks]
-    head = [_text(pg, title, 27)] + [_text(pg, line, 18, GREY) for line in textwrap.wrap(note, 110)]
-    left, top = 100 + max(text.get_width() for text in y_texts), 64 + 26 * len(head)
-    right, bottom = left + plot_w, top + plot_h
-    beside = max([0] + [52 + text.get_width() for text in names])
-    width = max([right + beside] + [left + text.get_width() for text in head]) + 40
-    big = _surface(pg, ZOOM * width, ZOOM * (bottom + 100), PAPER)
+    names = [render_text(pg, name, 19) for name, _, _ in series]
+    y_texts = [render_text(pg, text, 17, GREY) for _, text in y_ticks]
+    head = [render_text(pg, title, 27)]
+    head += [render_text(pg, line, 18, GREY) for line in textwrap.wrap(note, 110)]
+    left = 100 + max(text.get_width() for text in y_texts)
+    right = left + WIDTH
+    top = 64 + 26 * len(head)
+    bottom = top + HEIGHT
+    ends_at = [right] + [right + 52 + text.get_width() for text in names]
+    ends_at += [left + text.get_width() for text in head]
+    big = drawing.blank(pg, ZOOM * (max(ends_at) + 40), ZOOM * (bottom + 100), PAPER)
 
-    def at(xy):  # values -> px of the picture
-        return [left, bottom] + (xy - [x_low, y_low]) / [x_high - x_low, y_low - y_high] * [plot_w, plot_h]
+    def to_px(xy):
+        share = (xy - [x_low, y_low]) / [x_high - x_low, y_low - y_high]
+        return [left, bottom] + share * [WIDTH, HEIGHT]
 
     def line(points, color, width):
-        _stroke(pg, big, ZOOM * np.asarray(points), color, ZOOM * width)
+        drawing.stroke(pg, big, ZOOM * np.asarray(points), color, ZOOM * width)
 
-    x_at, y_at = ([at(np.array([x, y_low]))[0] for x, _ in x_ticks], [at(np.array([x_low, y]))[1] for y, _ in y_ticks])
-    for x in x_at:
+    ticks_x = [to_px(np.array([tick, y_low]))[0] for tick, _ in x_ticks]
+    ticks_y = [to_px(np.array([x_low, tick]))[1] for tick, _ in y_ticks]
+    for x in ticks_x:
         line([[x, top], [x, bottom]], GRID, 1)
-    for y in y_at:
+    for y in ticks_y:
         line([[left, y], [right, y]], GRID, 1)
     line([[left, top], [left, bottom], [right, bottom]], GREY, 2)
-    ends = []
+    ends = []  # the height of each line's end
     for i, xy in enumerate(data):
-        pieces = np.split(at(xy), np.flatnonzero(np.diff(np.isnan(xy[:, 1]))) + 1)
-        pieces = [piece for piece in pieces if len(piece) and not np.isnan(piece[0, 1])]
+        pieces = _pieces(to_px(xy))
         for piece in pieces:
             line(piece, SERIES[i % len(SERIES)], 2.5 if len(piece) > 1 else 8)
         ends.append(pieces[-1][-1, 1] if pieces else bottom)
-    ends = _spread(np.array(ends), min(28, plot_h / max(1, len(ends))), bottom)
+    ends = spread_out(np.array(ends), min(28, HEIGHT / max(1, len(ends))), bottom)
     for i, y in enumerate(ends):
         line([[right + 16, y], [right + 42, y]], SERIES[i % len(SERIES)], 4)
 
-    canvas = pg.surfarray.make_surface(_shrunk(pg, big).swapaxes(0, 1))
+    canvas = drawing.to_surface(pg, drawing.shrink(pg, big))
     for text, y in zip(names, ends):
-        _put(canvas, text, right + 52, y, down=0.5)
-    for text, y in zip(y_texts, y_at):
-        _put(canvas, text, left - 14, y, across=1, down=0.5)
-    for x, (_, tick) in zip(x_at, x_ticks):
-        _put(canvas, _text(pg, tick, 17, GREY), x, bottom + 12, across=0.5)
+        put(canvas, text, right + 52, y, down=0.5)
+    for text, y in zip(y_texts, ticks_y):
+        put(canvas, text, left - 14, y, across=1, down=0.5)
+    for x, (_, text) in zip(ticks_x, x_ticks):
+        put(canvas, render_text(pg, text, 17, GREY), x, bottom + 12, across=0.5)
     for i, text in enumerate(head):
-        _put(canvas, text, left, 30 if i == 0 else 44 + 26 * i)
-    _put(canvas, _text(pg, xlabel, 19), left + plot_w / 2, bottom + 50, across=0.5)
-    _put(canvas, pg.transform.rotate(_text(pg, ylabel, 19), 90), 28, top + plot_h / 2, down=0.5)
-    save_png(path, pg.surfarray.array3d(canvas).swapaxes(0, 1))
+        put(canvas, text, left, 30 if i == 0 else 44 + 26 * i)
+    put(canvas, render_text(pg, xlabel, 19), left + WIDTH / 2, bottom + 50, across=0.5)
+    upright = pg.transform.rotate(render_text(pg, ylabel, 19), 90)
+    put(canvas, upright, 28, top + HEIGHT / 2, down=0.5)
+    drawing.save_png(path, drawing.to_pixels(pg, canvas))
 
 
-def _linear_axis(values, near=1.0):
-    """Lowest and highest value shown, and ticks (value, text) at multiples of 1, 2 or 5 times a power of ten.
+def _points(x, y, log_y):
+    """x and y (N,) as points (N, 2), y as its logarithm with log_y; NaN where there is a gap."""
+    x = np.array(x, float)
+    y = np.array(y, float)
+    y[~np.isfinite(x) | ~np.isfinite(y)] = np.nan
+    if log_y:
+        y[y <= 0] = np.nan
+        y = np.log10(y)
+    return np.stack([x, y], -1)
 
-    An end of the axis moves out to the next tick where that makes it at most the share `near` longer.
+
+def _pieces(points):
+    """Points (N, 2) cut where there are gaps: a list of arrays (n, 2), none of them empty."""
+    gap = np.isnan(points[:, 1])
+    pieces = np.split(points, np.flatnonzero(np.diff(gap)) + 1)
+    return [piece for piece in pieces if len(piece) and not np.isnan(piece[0, 1])]
+
+
+def linear_axis(values, near=1.0):
+    """Lowest and highest value shown, and ticks (value, text) at 1, 2 or 5 times a power of ten.
+
+    An end moves out to the next tick where that makes the axis at most the share `near` longer.
     """
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value only: room on both sides
-        low, high = low - (abs(low) / 2 or 1), high + (abs(high) / 2 or 1)
+        low -= abs(low) / 2 or 1
+        high += abs(high) / 2 or 1
     span = high - low
     decade = 10.0 ** np.floor(np.log10(span / 6))
     step = decade * next(m for m in (1, 2, 5, 10) if m * decade >= span / 6)
-    first, last = np.floor(low / step + 1e-6), np.ceil(high / step - 1e-6)
-    low, first = (first * step, first) if low - first * step <= near * span else (low, first + 1)
-    high, last = (last * step, last) if last * step - high <= near * span else (high, last - 1)
-    return low, high, [(tick, f"{tick:,.10g}") for tick in step * np.arange(first, last + 1) + 0.0]
+    first = np.floor(low / step + 1e-6)
+    if low - first * step <= near * span:
+        low = first * step
+    else:
+        first += 1
+    last = np.ceil(high / step - 1e-6)
+    if last * step - high <= near * span:
+        high = last * step
+    else:
+        last -= 1
+    ticks = step * np.arange(first, last + 1) + 0.0  # 0.0: no tick is -0
+    return low, high, [(tick, f"{tick:,.10g}") for tick in ticks]
 
 
-def _log_axis(values):
-    """As `_linear_axis`, for logarithms to base 10: ticks at 1, 2, 5 or, over many decades, at 1 only."""
+def log_axis(values):
+    """As `linear_axis`, for logarithms to base 10: ticks at 1, 2, 5 or, over many decades, at 1."""
     low, high = (values.min(), values.max()) if len(values) else (-1.0, 0.0)
     every = int(np.ceil((high - low) / 8)) or 1  # a tick every so many decades
-    decades = range((int(low // every) - 1) * every, (int(high // every) + 3) * every, every)
-    ticks = [(d + np.log10(m), f"{m * 10.0 ** d:,.10g}" if -5 < d < 6 else f"{m}e{d}")
-             for d in decades for m in ((1, 2, 5) if high - low <= 3 else (1,))]
+    within = (1, 2, 5) if high - low <= 3 else (1,)
+    ticks = []
+    for d in range((int(low // every) - 1) * every, (int(high // every) + 3) * every, every):
+        for m in within:
+            text = f"{m * 10.0 ** d:,.10g}" if -5 < d < 6 else f"{m}e{d}"
+            ticks.append((d + np.log10(m), text))
     first = max(i for i, (tick, _) in enumerate(ticks) if tick <= low + 1e-9)
     last = min(i for i, (tick, _) in enumerate(ticks) if tick >= high - 1e-9)
     if first == last:  # one value only, and a tick itself: room on both sides
-        first, last = first - 1, last + 1
+        first -= 1
+        last += 1
     return ticks[first][0], ticks[last][0], ticks[first:last + 1]
 
 
-def _spread(wanted, apart, high):
-    """Heights near wanted (N,), at least `apart` from each other and at most `high`, in the same order."""
-    placed, order = wanted.astype(float), np.argsort(wanted, kind="stable")
+def spread_out(wanted, apart, high):
+    """Heights near wanted (N,), in the same order, at least `apart` apart and at most `high`."""
+    placed = wanted.astype(float)
+    order = np.argsort(wanted, kind="stable")
     for before, i in zip(order[:-1], order[1:]):
         placed[i] = max(placed[i], placed[before] + apart)
     for i in order[::-1]:
-        placed[i], high = min(placed[i], high), min(placed[i], high) - apart
+        placed[i] = min(placed[i], high)
+        high = placed[i] - apart
     return placed

@@ -1,8 +1,10 @@
-"""Demonstrations of your own: push the T with the mouse, at ten steps a second, into a file that train.py --demos reads.
+"""Demonstrations of your own: push the T with the mouse, at ten steps a second.
 
-The file holds what minidiff/demos.py describes (state, action, episode_ends) and for each episode the `seed` of its start.
-An episode that is kept stands in the file at once, so whatever happens later costs the episode in progress at most.
+They go into a file for train.py --demos, which holds what minidiff/demos.py describes (state,
+action, episode_ends) and for each episode the `seed` of its start. An episode that is kept stands
+in the file at once, so whatever happens later costs the episode in progress at most.
 """
+import argparse
 import math
 import shlex
 import time
@@ -14,36 +16,51 @@ from ... import demos
 from ...checkpoint import write_atomically
 from ..env import PushTEnv
 from ..features import PUSHT
-from . import drawing as draw
+from . import drawing, windows
 from .drawing import INK, ORANGE, VERMILLION
-from .windows import UNIT, VIEW, Clock, key_name, overlay, panel, picture
+from .windows import UNIT, VIEW, Clock, key_name
 
-FIRST_SEED = 9000  # of the first start in a new file: no start of expert.npz, and none of those that score a policy
+FIRST_SEED = 9000  # of a new file: no start of expert.npz, and none of those that score a policy
 GRASP = 22  # px from the agent's middle, within which the pointer takes it
 AFTERGLOW = 2.5  # s for which the end of an episode is shown: time to think better of it
 EMPTY = {"state": np.zeros((0, 5), np.float32), "action": np.zeros((0, 2), np.float32),
          "episode_ends": np.zeros(0, np.int64), "seed": np.zeros(0, np.int64)}
-HELP = (("pointer", "takes the agent; outside the world, time stands still"), ("Enter", "keep the episode as it is"),
-        ("x or Backspace", "throw the episode away; also one just kept"), ("h", "this help"), ("q or Esc", "quit"))
+HELP = (("pointer", "takes the agent; outside the world, time stands still"),
+        ("Enter", "keep the episode as it is"),
+        ("x or Backspace", "throw the episode away; also one just kept"),
+        ("h", "this help"), ("q or Esc", "quit"))
+COLOURS = ((VERMILLION, "the agent"), (INK, "where it is sent"), (ORANGE, "where it has been"))
+KEYS = "x  throw this episode away     Enter  keep it unfinished     h  help     q  quit"
 
 
 class Record:
-    """Someone at the mouse. Episodes go into the file at `path`; seed: of the first start, by default one that is new."""
+    """Someone at the mouse. Episodes go into the file at `path`.
+
+    seed: of the first start; by default the one after the last in the file. Raises ValueError for a
+    file that was not recorded here.
+    """
 
     def __init__(self, path, seed=None, seeding="legacy", now=time.monotonic):
-        seeds = read(path)["seed"]
-        self.path, self.env, self.clock, self.help = path, PushTEnv(seeding=seeding), Clock(now), False
-        self.start(max([FIRST_SEED - 1, *seeds]) + 1 if seed is None else seed)
+        self.path = path
+        self.env = PushTEnv(seeding=seeding)
+        self.clock = Clock(now)
+        self.help = False
+        self.start(max([FIRST_SEED - 1, *read(path)["seed"]]) + 1 if seed is None else seed)
 
     def start(self, seed):
         """Begin an episode. Time stands still until the pointer takes the agent."""
-        state, info = self.env.reset(seed=int(seed))
-        self.seed, self.coverage, self.states, self.actions = int(seed), info["coverage"], [state], []
-        self.pointer, self.in_hand, self.ended, self.kept, self.fresh = None, False, None, False, True
+        self.seed = int(seed)
+        state, info = self.env.reset(seed=self.seed)
+        self.coverage = info["coverage"]
+        self.states, self.actions = [state], []
+        self.pointer = None  # x, y (px of the world), or None outside of it
+        self.in_hand, self.kept = False, False
+        self.ended = None  # or (seconds, words)
+        self.fresh = True
         self.episodes = len(read(self.path)["seed"])
 
     def update(self):
-        """Step the world, if the agent is in someone's hand and the time has come. There is never more to do at once."""
+        """Step the world if someone holds the agent and it is time. There is never more to do."""
         if self.ended:
             if self.clock.now() > self.ended[0] + AFTERGLOW:
                 self.start(self.seed + 1)
@@ -59,24 +76,23 @@ class Record:
         state, _, solved, _, info = self.env.step(self.pointer)
         self.states.append(state)
         self.actions.append(self.pointer)
-        self.coverage, self.fresh = info["coverage"], True
+        self.coverage = info["coverage"]
+        self.fresh = True
         if solved:
             self.keep("solved, and kept")
 
     def keep(self, words):
         """End the episode, into the file."""
         append(self.path, self.states[:-1], self.actions, self.seed)
-        self.ended, self.kept, self.episodes = (self.clock.now(), words), True, self.episodes + 1
+        self.ended = self.clock.now(), words
+        self.kept = True
+        self.episodes += 1
 
     def handle(self, event):
         """What a key or the mouse asks for; see HELP."""
-        pg = draw._pygame()
+        pg = drawing.load_pygame()
         if event.type == pg.MOUSEMOTION:
-            x, y = event.pos
-            inside = 0 <= x < VIEW and 0 <= y < VIEW
-            self.pointer = (x / UNIT, y / UNIT) if inside else None
-            near = inside and math.dist(self.pointer, self.states[-1][:2]) < GRASP
-            self.in_hand = inside and (self.in_hand or near and not self.help)
+            self.point(*event.pos)
         elif event.type == pg.WINDOWLEAVE:
             self.pointer, self.in_hand = None, False
         elif event.type == pg.KEYDOWN:
@@ -90,62 +106,90 @@ class Record:
                     drop_last(self.path)
                 self.start(self.seed + 1)
 
+    def point(self, x, y):
+        """The pointer is at a pixel of the window. It takes the agent where it comes near."""
+        if 0 <= x < VIEW and 0 <= y < VIEW:
+            self.pointer = (x / UNIT, y / UNIT)
+            near = math.dist(self.pointer, self.states[-1][:2]) < GRASP
+            self.in_hand = self.in_hand or near and not self.help
+        else:
+            self.pointer, self.in_hand = None, False
+
     def draw(self, screen):
-        pg = draw._pygame()
+        pg = drawing.load_pygame()
 
         def marks(canvas, unit):
             if self.in_hand:
-                draw.cross(pg, canvas, unit, self.pointer)
+                drawing.cross(pg, canvas, unit, self.pointer)
             elif not self.ended:
-                pg.draw.circle(canvas, INK, (self.states[-1][:2] * unit).tolist(), GRASP * unit, 3)
+                agent = (self.states[-1][:2] * unit).tolist()
+                pg.draw.circle(canvas, INK, agent, GRASP * unit, 3)
 
-        picture(pg, screen, self.states[-1], np.array(self.states)[:, :2], marks)
-        word = self.ended[1] if self.ended else "recording" if self.in_hand else "waiting for you"
-        what = ("The next start follows. Press x if this episode should not be kept after all." if self.kept else
-                "Push the blue T onto its green outline, above 95 %. To rest, take the pointer out of the world." if self.in_hand else
-                "Put the pointer on the ringed agent to take it; then it follows you, and everything is recorded.")
-        panel(pg, screen, f"coverage {self.coverage:4.0%}    step {len(self.actions)}    "
-                          f"{counted(self.episodes)} in {Path(self.path).name}", word, what,
-              "x  throw this episode away     Enter  keep it unfinished     h  help     q  quit")
+        trail = np.array(self.states)[:, :2]
+        windows.picture(pg, screen, self.states[-1], trail, marks)
+        word = "recording" if self.in_hand else "waiting for you"
+        if self.ended:
+            _, word = self.ended
+        if self.kept:
+            what = "The next start follows. Press x if this episode should not be kept after all."
+        elif self.in_hand:
+            what = ("Push the blue T onto its green outline, above 95 %. To rest, take the pointer "
+                    "out of the world.")
+        else:
+            what = ("Put the pointer on the ringed agent to take it; then it follows you, and "
+                    "everything is recorded.")
+        windows.panel(pg, screen, f"coverage {self.coverage:4.0%}    step {len(self.actions)}    "
+                      f"{counted(self.episodes)} in {Path(self.path).name}", word, what, KEYS)
         if self.help:
-            overlay(pg, screen, HELP, ((VERMILLION, "the agent"), (INK, "where it is sent"), (ORANGE, "where it has been")))
+            windows.overlay(pg, screen, HELP, COLOURS)
 
     def summary(self):
         """What there is to say at the end: the command that trains on the file."""
+        if not self.episodes:
+            return "nothing was kept"
         steps = len(read(self.path)["state"])
         return (f"{counted(self.episodes)}, {steps:,} steps, in {self.path}; to train on it: "
-                f"python train.py --demos {shlex.quote(str(self.path))}" if self.episodes else "nothing was kept")
+                f"python train.py --demos {shlex.quote(str(self.path))}")
 
 
 def counted(episodes):
-    return f"{episodes} episode{'s' * (episodes != 1)}"
+    return "1 episode" if episodes == 1 else f"{episodes} episodes"
 
 
 def read(path):
-    """The arrays of a file of recorded episodes, none if it is not there. ValueError for a damaged or another file."""
+    """The arrays of a file of recorded episodes; EMPTY if it is not there.
+
+    Raises ValueError for a damaged file, and for one that was not recorded here.
+    """
     if not Path(path).exists():
         return EMPTY
-    demos.load(path, PUSHT)
+    arrays = demos.read(path, tuple(EMPTY))
+    demos.check(arrays, PUSHT, path)
     with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
-    if set(arrays) != set(EMPTY) or arrays["seed"].shape != arrays["episode_ends"].shape:
-        raise ValueError(f"{path}: these demonstrations were not recorded here; choose another file, and train.py --demos "
-                         "takes both")
+        names = set(file.files)  # others would be lost when an episode is added
+    if names != set(EMPTY) or arrays["seed"].shape != arrays["episode_ends"].shape:
+        raise ValueError(f"{path}: these demonstrations were not recorded here; choose another "
+                         "file, and train.py --demos takes both")
     return arrays
 
 
 def append(path, states, actions, seed):
     """Add an episode, states (n, 5) and actions (n, 2), to a file."""
     old = read(path)
-    new = {"state": states, "action": actions, "episode_ends": [len(old["state"]) + len(states)], "seed": [seed]}
-    write(path, {name: np.concatenate([old[name], np.asarray(new[name], old[name].dtype)]) for name in EMPTY})
+    end = len(old["state"]) + len(states)
+    new = {"state": states, "action": actions, "episode_ends": [end], "seed": [seed]}
+    joined = {}
+    for name, rows in old.items():
+        joined[name] = np.concatenate([rows, np.asarray(new[name], rows.dtype)])
+    write(path, joined)
 
 
 def drop_last(path):
     """Take the last episode out of a file; the file goes with the only one."""
     old = read(path)
     if len(old["seed"]) == 1:
-        return Path(path).unlink()
+        Path(path).unlink()
+        return
     end = old["episode_ends"][-2]
     write(path, {"state": old["state"][:end], "action": old["action"][:end],
                  "episode_ends": old["episode_ends"][:-1], "seed": old["seed"][:-1]})
@@ -153,3 +197,19 @@ def drop_last(path):
 
 def write(path, arrays):
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(
+        prog="python -m minidiff.pusht record", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", metavar="FILE.npz", help="a new one, or one to add episodes to")
+    parser.add_argument("--seed", type=int,
+                        help="of the first start; the next ones follow (default: one that the file "
+                             "does not have)")
+    parser.add_argument("--seeding", choices=("legacy", "modern"), default="legacy",
+                        help="how a seed becomes a start (default: legacy)")
+    args = parser.parse_args(arguments)
+    if not args.file.endswith(".npz"):
+        parser.error(f"{args.file}: the name of the file must end in .npz")
+    windows.run(Record(args.file, args.seed, args.seeding))

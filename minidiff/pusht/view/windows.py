@@ -1,15 +1,16 @@
 """What the windows share: the clock of the world, the loop that plays a game, and its picture.
 
-A game is a `Watch` (watch.py) or a `Record` (record.py). `play` calls its `handle(event)`, for keys and mouse; its
-`update()`, for what is due, which answers whether there is more of it; and its `draw(screen)`, where `fresh` says that the
-last picture is out of date.
+A game is a `Watch` (watch.py) or a `Record` (record.py). `play` calls its `handle(event)`, for keys
+and mouse; its `update()`, which does what is due and returns whether there is more to do at once;
+and its `draw(screen)`, where `fresh` says that the last picture is out of date.
 """
 import math
+import signal
 import time
 
-from . import drawing as draw
-from .drawing import FLOOR, GREY, INK, PAPER, VERMILLION
 from ..geometry import WORLD_SIZE
+from . import drawing
+from .drawing import FLOOR, GREY, INK, PAPER, VERMILLION, put, render_text
 
 VIEW, PANEL = 640, 104  # px of the window: the world's side, and the height of the lines under it
 UNIT = VIEW / WORLD_SIZE  # px of the window per px of the world
@@ -21,12 +22,13 @@ TRAIL = 60  # steps for which one sees where the agent has been
 class Clock:
     """When the next step of the world is due. now: a function that returns seconds.
 
-    A step that comes more than half a period late is a dropped one, and the next is due a whole period after it. A
-    smaller delay is caught up.
+    A step that comes more than half a period late is a dropped one, and the next is due a whole
+    period after it. A smaller delay is caught up.
     """
 
     def __init__(self, now=time.monotonic, period=0.1):
-        self.now, self.period, self.steps, self.dropped = now, period, 0, 0
+        self.now, self.period = now, period
+        self.steps, self.dropped = 0, 0
         self.restart()
 
     def restart(self):
@@ -35,30 +37,50 @@ class Clock:
 
     def tick(self):
         """The step is done now."""
-        now, self.steps = self.now(), self.steps + 1
+        self.steps += 1
+        now = self.now()
         if now > self.due + self.period / 2:
             self.dropped += 1
             self.restart()
         else:
-            self.last, self.due = now, self.due + self.period
+            self.last = now
+            self.due += self.period
 
     def left(self):
         """Seconds until the next step is due; negative if it is late."""
         return self.due - self.now()
 
 
+def run(game):
+    """Play a game in a new window, then print its summary. RuntimeError without a display."""
+    window = drawing.Window()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    game.clock.restart()
+    play(game, window)
+    print(game.summary())
+
+
 def play(game, window):
     """Play until the window is closed, or Ctrl-C."""
-    pg, screen, shown = window.pg, window.canvas((VIEW, VIEW + PANEL)), -math.inf
+    pg = window.pg
+    screen = window.canvas((VIEW, VIEW + PANEL))
+    shown = -math.inf
     try:
         while window.open:
             for event in window.events():
                 game.handle(event)
-                game.fresh = True  # whatever it was: perhaps the window came back from under another
-            busy, now = game.update(), time.monotonic()
-            rest = FRAME if not busy else 3 * FRAME if game.clock.left() > FRAME else 8 * FRAME  # time goes before pictures
+                game.fresh = True  # whatever it was: another window may have covered this one
+            busy = game.update()
+            if not busy:
+                rest = FRAME
+            elif game.clock.left() > FRAME:
+                rest = 3 * FRAME
+            else:  # the world is late, and it goes before pictures
+                rest = 8 * FRAME
+            now = time.monotonic()
             if window.open and game.fresh and now > shown + rest:
-                game.fresh, shown = False, now
+                shown = now
+                game.fresh = False
                 game.draw(screen)
                 pg.display.flip()
             elif not busy:
@@ -70,48 +92,54 @@ def play(game, window):
 
 
 def key_name(event):
-    """A key's character, in lower case, or its name where it has none: "n", "+", "space", "right"."""
+    """A key's character in lower case, or its name where it has none: "n", "+", "space"."""
     character = event.unicode.strip()
-    return character.lower() if character.isprintable() and character else draw._pygame().key.name(event.key)
+    if character and character.isprintable():
+        return character.lower()
+    return drawing.load_pygame().key.name(event.key)
 
 
 def picture(pg, screen, state, trail, marks):
-    """The world, with what marks(canvas, pixels per px of the world) adds to it, onto the upper part of the screen."""
-    canvas, unit = pg.Surface((SMOOTH * VIEW, SMOOTH * VIEW), 0, 32), SMOOTH * UNIT
+    """Draw the world, with what marks(canvas, unit) adds, onto the upper part of the screen."""
+    canvas = pg.Surface((SMOOTH * VIEW, SMOOTH * VIEW), 0, 32)
     canvas.fill(FLOOR)
-    draw.world(pg, canvas, unit, state, trail[-TRAIL:])
-    marks(canvas, unit)
+    drawing.world(pg, canvas, SMOOTH * UNIT, state, trail[-TRAIL:])
+    marks(canvas, SMOOTH * UNIT)
     screen.blit(pg.transform.smoothscale(canvas, (VIEW, VIEW)), (0, 0))
 
 
 def panel(pg, screen, first, word, second, keys):
-    """The lines under the world: first and, at the right, word; then second; then the keys."""
+    """Draw the lines under the world: first and, at the right, word; then second; then the keys."""
     screen.fill(PAPER, (0, VIEW, VIEW, PANEL))
-    shown = draw._text(pg, word, 20, VERMILLION)
-    draw._put(screen, shown, VIEW - 16, VIEW + 10, across=1)
-    draw._put(screen, _fitting(pg, first, 20, INK, VIEW - 48 - shown.get_width()), 16, VIEW + 10)
-    draw._put(screen, _fitting(pg, second, 15, GREY, VIEW - 32), 16, VIEW + 42)
-    draw._put(screen, _fitting(pg, keys, 15, GREY, VIEW - 32), 16, VIEW + 72)
+    shown = render_text(pg, word, 20, VERMILLION)
+    put(screen, shown, VIEW - 16, VIEW + 10, across=1)
+    put(screen, _fitting(pg, first, 20, INK, VIEW - 48 - shown.get_width()), 16, VIEW + 10)
+    put(screen, _fitting(pg, second, 15, GREY, VIEW - 32), 16, VIEW + 42)
+    put(screen, _fitting(pg, keys, 15, GREY, VIEW - 32), 16, VIEW + 72)
 
 
 def _fitting(pg, text, size, color, width):
-    """A line of text, as much smaller as its width demands: fonts differ from machine to machine."""
-    while (line := draw._text(pg, text, size, color)).get_width() > width and size > 6:
+    """A line of text, as much smaller as its width demands: fonts differ between machines."""
+    line = render_text(pg, text, size, color)
+    while line.get_width() > width and size > 6:
         size -= 1
+        line = render_text(pg, text, size, color)
     return line
 
 
 def overlay(pg, screen, keys, colours=()):
-    """A sheet over the world: rows of (key, what it does), and of (colour, what it stands for)."""
-    marks = [draw._text(pg, key, 16) for key, _ in keys]
-    texts = [draw._text(pg, text, 16, GREY) for _, text in (*keys, *colours)]
+    """Draw a sheet over the world: rows of (key, what it does), and of (colour, what it means)."""
+    marks = [render_text(pg, key, 16) for key, _ in keys]
+    texts = [render_text(pg, text, 16, GREY) for _, text in (*keys, *colours)]
     middle = 24 + max(mark.get_width() for mark in marks)
-    sheet = draw._surface(pg, middle + 44 + max(text.get_width() for text in texts), 26 * len(texts) + 42, (*PAPER, 246))
+    width = middle + 44 + max(text.get_width() for text in texts)
+    sheet = drawing.blank(pg, width, 26 * len(texts) + 42, (*PAPER, 246))
     for i, text in enumerate(texts):
-        y = 16 + 26 * i + (10 if i >= len(keys) else 0)
-        draw._put(sheet, text, middle + 20, y)
         if i < len(keys):
-            draw._put(sheet, marks[i], middle, y, across=1)
+            y = 16 + 26 * i
+            put(sheet, marks[i], middle, y, across=1)
         else:
+            y = 26 + 26 * i
             pg.draw.circle(sheet, colours[i - len(keys)][0], (middle - 7, y + 10), 7)
-    draw._put(screen, sheet, VIEW / 2, VIEW / 2, across=0.5, down=0.5)
+        put(sheet, text, middle + 20, y)
+    put(screen, sheet, VIEW / 2, VIEW / 2, across=0.5, down=0.5)

@@ -1,0 +1,120 @@
+"""Films of a policy's episodes: a strip of frames (.png), or an animation with its plans.
+
+An animation (.webp or .gif) shows several plans at each decision, of which the first is carried
+out. It needs one more package: pip install 'minidiff[film]'
+"""
+import argparse
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ...beyond import options
+from ...policy import run_episode
+from .. import SHIPPED_POLICY, rollout
+from ..env import PushTEnv
+from ..features import PUSHT
+from ..geometry import SUCCESS_COVERAGE, coverage
+from . import drawing
+
+
+def film(path, policy, seeds, noise_seed=0, frames=8, before=None, make_env=PushTEnv):
+    """Draw episodes as a film strip: for each a row of evenly spaced frames, from start to end.
+
+    path: a .png. before: the policy before its training; its row then stands above that of the
+    trained one, from the same start. Raises ValueError or OSError, before the first episode, for a
+    path that cannot be written, and RuntimeError without pygame.
+    """
+    _check_path(path, (".png",))
+    played = {"before training\n": before, "after training\n": policy} if before else {"": policy}
+    rows = []
+    for when, player in played.items():
+        episodes, paths = rollout.rollout(player, seeds, noise_seed, make_env=make_env, record=True)
+        for episode, states in zip(episodes, paths):
+            ending = f"best coverage\n{episode.score * SUCCESS_COVERAGE:.1%}"
+            if episode.success:
+                covered = f"{episode.final_coverage:.0%} covered"
+                ending = f"success after\n{episode.steps} steps:\n{covered}"
+            shown = []
+            for k in np.unique(np.linspace(0, episode.steps, frames).round().astype(int)):
+                shown.append((states[k], f"step {k}: {coverage(states[k][2:]):.0%}"))
+            rows.append((f"seed {episode.seed}", shown, when + ending))
+    by_seed = [row for k in range(len(seeds)) for row in rows[k::len(seeds)]]
+    drawing.film_strip(path, by_seed)
+
+
+def animation(path, policy, seeds, noise_seed=0, plans=8, size=240, make_env=PushTEnv):
+    """Draw episodes next to each other, step by step, with several plans at each decision.
+
+    path: .webp or .gif. The first of the plans is carried out. An episode that is over waits for
+    the others. Errors as for `film`, and RuntimeError without Pillow.
+    """
+    _check_path(path, (".webp", ".gif"))
+    drawing.load_pillow()
+    films = [_moving(policy, seed, noise_seed, plans, size, make_env) for seed in seeds]
+    length = max(map(len, films)) + 10  # a second to look at the end
+    together = []
+    for k in range(length):
+        together.append(np.hstack([frames[min(k, len(frames) - 1)] for frames in films]))
+    drawing.save_animation(path, together)
+
+
+def _moving(policy, seed, noise_seed, plans, size, make_env):
+    """The pictures of one episode: a list of arrays (size, size, 3)."""
+    fan = None
+
+    def decide(env, obs, rng):
+        nonlocal fan
+        fan = policy.plan(np.repeat(obs[None], plans, 0), rng)  # (plans, H, 2)
+        return fan[0]
+
+    rng = np.random.default_rng([noise_seed, seed])
+    frames, before = [], None
+    for state, _, _ in run_episode(policy, make_env(), rng, seed=int(seed), decide=decide):
+        if before is not None:  # the plans that led from there to here
+            frames.append(drawing.frame(before, plans=fan, size=size))
+        before = state
+    return [*frames, drawing.frame(before, size=size)]
+
+
+def _check_path(path, suffixes):
+    """Raise for a picture that could not be saved, before anyone waits for it."""
+    drawing.load_pygame()
+    path = Path(path).absolute()
+    if path.suffix not in suffixes:
+        raise ValueError(f"{path}: the name of this picture must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+    folder = next(parent for parent in path.parents if parent.exists())  # the rest will be made
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written there ({error.strerror})") from None
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(
+        prog="python -m minidiff.pusht film", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_arguments(parser)
+    parser.add_argument("file", metavar="FILE", help="the picture: .png, or moving .webp or .gif")
+    parser.add_argument("--episodes", type=int, default=4, help="how many (default: 4)")
+    parser.add_argument("--seed", type=int, default=5000,
+                        help="of the first episode; the next ones follow (default: 5000)")
+    parser.add_argument("--max-steps", type=int, default=300,
+                        help="length of an episode (default: 300)")
+    parser.add_argument("--seeding", choices=("legacy", "modern"), default="legacy",
+                        help="how a seed becomes a start (default: legacy)")
+    args = parser.parse_intermixed_args(arguments)  # options may stand between RUN and FILE
+    if args.episodes < 1:
+        parser.error("--episodes must be at least 1")
+    if Path(args.file).suffix not in (".png", ".webp", ".gif"):
+        parser.error(f"{args.file}: the name of the picture must end in .png, .webp or .gif")
+    policy, _, description = options.load_policy(args, PUSHT, SHIPPED_POLICY)
+    print(description)
+    make_env = functools.partial(PushTEnv, max_steps=args.max_steps, seeding=args.seeding)
+    draw = film if args.file.endswith(".png") else animation
+    draw(args.file, policy, range(args.seed, args.seed + args.episodes), args.noise_seed,
+         make_env=make_env)
+    print(f"picture: {args.file}")
