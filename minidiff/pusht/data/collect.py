@@ -1,15 +1,18 @@
 """Make a file of demonstrations by the scripted demonstrator (expert.py), on all cores.
 
-    python -m minidiff.pusht.data.collect --episodes 400 --out demos.npz        half a minute on two cores
-    python -m minidiff.pusht.data.collect --add-to demos.npz --visited runs/mine/policy.npz --seed 2000 --episodes 200 --out more.npz
-    python -m minidiff.pusht.data.collect --again more.npz --out same.npz       the same bytes once more
+    python -m minidiff.pusht collect --episodes 400 --out demos.npz       half a minute on two cores
+    python -m minidiff.pusht collect --add-to demos.npz --visited runs/mine \\
+                                     --seed 2000 --episodes 200 --out more.npz
+    python -m minidiff.pusht collect --again more.npz --out same.npz      the same bytes once more
 
-A policy ends up where no demonstration has been. `--visited` asks the demonstrator what to do there: the policy is run
-from each seed, and from a state of the second half of its episode the demonstrator goes on (Ross, Gordon & Bagnell 2011).
+A trained policy reaches states that no demonstration has visited. `--visited` relabels such states
+(DAgger; Ross, Gordon & Bagnell 2011): the policy is run from each seed, and the demonstrator goes
+on from a state of the second half of its episode.
 
-The file holds what minidiff/demos.py reads (state, action, episode_ends); for each episode its `seed` and its `start`
-(5,), NaN where the seed draws it; `noise` (N, 2), so that any episode can be lived again by `env.reset` and
-`env.step(action + noise)`, to the last bit; and `recipe`, a JSON text of the rest that decides the file.
+The file holds what minidiff/demos.py reads (state, action, episode_ends); for each episode its
+`seed` and its `start` (5,), NaN where the start is sampled from the seed; `noise` (N, 2), so that
+`env.reset` and `env.step(action + noise)` repeat any episode to the last bit; and `recipe`, a JSON
+text of all else that decides the file.
 """
 import argparse
 import concurrent.futures
@@ -17,59 +20,72 @@ import hashlib
 import json
 import os
 import signal
-import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pymunk
 
-from ... import __version__, checkpoint, policy
+from ... import __version__, beyond, checkpoint, demos
 from ...progress import Progress
 from .. import rollout
 from ..features import PUSHT
 from .expert import Demonstration, demonstrate
 
-SEED_LIMIT = 10_000  # episodes from 10,000 on are for scoring policies; nobody trains on them
-KEEP_EVERY = 100  # episodes between two writings of what is done so far
+SEED_LIMIT = 10_000  # seeds from 10,000 on are for scoring policies; nobody trains on them
+KEEP_EVERY = 100  # episodes from one writing of the part file to the next
+NAMES = ("state", "action", "noise", "episode_ends", "seed", "start", "recipe")  # of its arrays
+
+KNOBS = (  # name, default, lowest, highest, help
+    ("episodes", 400, 1, SEED_LIMIT, "how many to make"),
+    ("seed", 0, 0, SEED_LIMIT - 1, "of the first episode; the others follow"),
+    ("stream", 0, 0, 2**32, "another number makes other choices from the same starts"),
+    ("samples", 24, 1, 1000, "contacts sampled for each push: more make episodes shorter, more alike"),
+    ("refine", 2, 1, 1000, "how many of them are simulated exactly"),
+    ("stop-coverage", 0.97, 0.0, 0.999, "an episode ends above this"),
+    ("noise-every-other", 0.0, 0.0, 20.0,
+     "px: noise injected into the executed actions of odd seeds, not into the recorded ones"),
+    ("max-steps", 300, 1, 10_000, "longer episodes are left out, as unsolved"),
+    ("workers", os.cpu_count(), 1, 1000, "processes; their number does not change the file"),
+)
 
 
 def make(seeds, executor, part=None, noise_every_other=0.0, starts=None, **options):
-    """Demonstrations from all seeds, on any concurrent.futures.Executor. Returns the arrays of a file, by name.
+    """Demonstrations from all seeds, on any concurrent.futures.Executor -> a file's arrays by name.
 
-    part     a file that keeps what is done if this gets interrupted; the next call with the same recipe goes on there.
-    starts   (E, 5) where to start from; a row of NaN: where the seed says.
-    options  as for `demonstrate`; odd seeds have `noise_every_other` as their noise. Unsolved episodes are left out.
+    part     a file that keeps what is done if this is interrupted; the next call with the same
+             recipe goes on there.
+    starts   (E, 5) states to start from; a row of NaN where the seed decides.
+    options  as for `demonstrate`; odd seeds have `noise_every_other` as their noise.
+
+    Unsolved episodes are left out. Raises ValueError where none is solved, for seeds that are kept
+    for scoring, and for a part file of another recipe.
     """
     seeds = np.asarray(seeds, np.int64)
-    starts = np.full((len(seeds), 5), np.nan) if starts is None else starts
+    if starts is None:
+        starts = np.full((len(seeds), 5), np.nan)
     if not len(seeds) or seeds.min() < 0 or seeds.max() >= SEED_LIMIT:
-        raise ValueError(f"demonstrations are made from seeds 0 to {SEED_LIMIT - 1}; the others are kept for scoring")
-    recipe = {"noise_every_other": noise_every_other, **options, "versions": {
-        "minidiff": __version__, "numpy": np.__version__, "pymunk": pymunk.version}}
-    made, begun_as = [], recipe | {"starts": hashlib.sha256(seeds.tobytes() + starts.tobytes()).hexdigest()}
-    if part and Path(part).exists():
-        arrays, meta = checkpoint.load(part, ("state", "action", "noise", "episode_ends", "solved"))
-        if meta["recipe"] != begun_as:
-            raise ValueError(f"{part} was begun with another recipe: give the same arguments again, or delete it")
-        made = unpack(arrays)
+        raise ValueError(f"demonstrations are made from seeds 0 to {SEED_LIMIT - 1}; "
+                         "the others are kept for scoring")
+    versions = {"minidiff": __version__, "numpy": np.__version__, "pymunk": pymunk.version}
+    recipe = {"noise_every_other": noise_every_other, **options, "versions": versions}
+    digest = hashlib.sha256(seeds.tobytes() + starts.tobytes()).hexdigest()
+    begun_as = recipe | {"starts": digest}
 
-    def keep():
-        if part and made:
-            checkpoint.save(part, pack(made) | {"solved": np.array([d.solved for d in made])}, {"recipe": begun_as})
-
+    made = kept(part, begun_as)
     progress = Progress("demonstrations", len(seeds), len(made))
-    futures = [executor.submit(demonstrate, int(seed), noise=noise_every_other * (int(seed) % 2), **options,
-                               start=None if np.isnan(start).any() else start)
-               for seed, start in list(zip(seeds, starts))[len(made):]]
+    futures = []
+    for seed, start in zip(seeds[len(made):], starts[len(made):]):
+        noise = noise_every_other if seed % 2 == 1 else 0.0
+        given = None if np.isnan(start).any() else start
+        futures.append(executor.submit(demonstrate, int(seed), noise=noise, start=given, **options))
     try:
         for future in futures:
             made.append(future.result())
             if len(made) % KEEP_EVERY == 0:
-                keep()
-            progress.show(len(made), f"{sum(d.solved for d in made)} solved")
+                keep(part, made, begun_as)
+            progress.show(len(made), f"{len([d for d in made if d.solved])} solved")
     except BaseException:
-        keep()
+        keep(part, made, begun_as)
         raise
     finally:
         for future in futures:
@@ -77,100 +93,138 @@ def make(seeds, executor, part=None, noise_every_other=0.0, starts=None, **optio
     solved = np.array([d.solved for d in made])
     if not solved.any():
         raise ValueError(f"none of the {len(seeds)} episodes was solved; more samples may help")
-    return pack([d for d in made if d.solved]) | {"seed": seeds[solved], "start": starts[solved],
-                                                  "recipe": np.array(json.dumps(recipe))}
+    arrays = pack([d for d in made if d.solved])
+    return arrays | {"seed": seeds[solved], "start": starts[solved],
+                     "recipe": np.array(json.dumps(recipe))}
 
 
-def visited(policy, seeds, noise_seed=1):
-    """A state (5,) from the second half of each of the policy's episodes, (len(seeds), 5)."""
-    _, states = rollout.rollout(policy, seeds, noise_seed, record=True)
-    picks = [np.random.default_rng([int(seed), 5]).integers(len(s) // 2, len(s)) for seed, s in zip(seeds, states)]
-    return np.array([s[k] for s, k in zip(states, picks)])
+def keep(part, made, recipe):
+    """Write the Demonstrations made so far, and their recipe, to the part file, if there is one."""
+    if part and made:
+        arrays = pack(made) | {"solved": np.array([d.solved for d in made])}
+        checkpoint.save(part, arrays, {"recipe": recipe})
+
+
+def kept(part, recipe):
+    """The Demonstrations in the part file, none where there is no such file."""
+    if not part or not Path(part).exists():
+        return []
+    needs = ("state", "action", "noise", "episode_ends", "solved")
+    arrays, meta = checkpoint.load(part, needs)
+    if meta["recipe"] != recipe:
+        raise ValueError(f"{part} was begun with another recipe: "
+                         "give the same arguments again, or delete it")
+    return unpack(arrays)
 
 
 def pack(demonstrations):
-    columns = dict(zip(("state", "action", "noise"), map(np.concatenate, zip(*[d[:3] for d in demonstrations]))))
-    return columns | {"episode_ends": np.cumsum([len(d.states) for d in demonstrations])}
+    """Demonstrations as arrays, all episodes joined end to end."""
+    lengths = [len(d.states) for d in demonstrations]
+    return {"state": np.concatenate([d.states for d in demonstrations]),
+            "action": np.concatenate([d.actions for d in demonstrations]),
+            "noise": np.concatenate([d.noise for d in demonstrations]),
+            "episode_ends": np.cumsum(lengths)}
 
 
 def unpack(arrays):
-    columns = [np.split(arrays[name], arrays["episode_ends"][:-1]) for name in ("state", "action", "noise")]
-    return [Demonstration(*row) for row in zip(*columns, arrays["solved"])]
+    """The inverse of `pack`; arrays also holds `solved` (E,)."""
+    ends = arrays["episode_ends"][:-1]
+    states = np.split(arrays["state"], ends)
+    actions = np.split(arrays["action"], ends)
+    noises = np.split(arrays["noise"], ends)
+    return [Demonstration(*d) for d in zip(states, actions, noises, arrays["solved"])]
 
 
 def join(first, second):
-    """Two files' arrays as one file's, if they have one recipe."""
+    """Two files' arrays as one file's. ValueError if their recipes differ."""
     if str(first["recipe"]) != str(second["recipe"]):
-        raise ValueError(f"what was added has another recipe: {first['recipe']} against {second['recipe']}")
+        raise ValueError("what was added has another recipe: "
+                         f"{first['recipe']}, and now {second['recipe']}")
     second = second | {"episode_ends": first["episode_ends"][-1] + second["episode_ends"]}
-    return {name: first[name] if name == "recipe" else np.concatenate([first[name], second[name]]) for name in second}
+    joined = {name: np.concatenate([first[name], second[name]]) for name in NAMES[:-1]}
+    return joined | {"recipe": first["recipe"]}
 
 
-def read(path):
-    """The arrays of a file that this module wrote, and its recipe without the versions."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        return arrays, {k: v for k, v in json.loads(str(arrays["recipe"])).items() if k != "versions"}
-    except (KeyError, ValueError, zipfile.BadZipFile):
-        raise ValueError(f"{path}: not a file that collect wrote") from None
+def visited(policy, seeds, noise_seed=1):
+    """A state from the second half of each of the policy's episodes, (len(seeds), 5)."""
+    _, paths = rollout.rollout(policy, seeds, noise_seed, record=True)
+    states = []
+    for seed, path in zip(seeds, paths):
+        rng = np.random.default_rng([int(seed), 5])
+        states.append(path[rng.integers(len(path) // 2, len(path))])
+    return np.array(states)
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="python -m minidiff.pusht.data.collect", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, help="the .npz file to write; what is done so far stands in OUT.part")
+def visited_by(path, seeds, executor):
+    """`visited` for the policy of a run, in chunks on an executor."""
+    policy, _ = beyond.load(path, PUSHT)
+    chunks = np.array_split(seeds, -(-len(seeds) // rollout.CHUNK))  # rounded up
+    return np.concatenate(list(executor.map(visited, [policy] * len(chunks), chunks)))
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        prog="python -m minidiff.pusht collect", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True,
+                        help="the .npz file to write; what is done so far is kept in OUT.part")
     parser.add_argument("--again", metavar="FILE", help="make FILE again, by its own recipe")
-    parser.add_argument("--add-to", metavar="FILE", help="put FILE's episodes in front, and make more by its recipe")
-    parser.add_argument("--visited", metavar="POLICY", help="start from states that this policy visits")
-    knobs = (("episodes", 400, 1, SEED_LIMIT, "how many to make"),
-             ("seed", 0, 0, SEED_LIMIT - 1, "of the first episode; the others follow"),
-             ("stream", 0, 0, 2**32, "another number makes other choices from the same starts"),
-             ("samples", 24, 1, 1000, "contacts drawn for each push: more make episodes shorter and more alike"),
-             ("refine", 2, 1, 1000, "how many of them are simulated exactly"),
-             ("stop-coverage", 0.97, 0.0, 0.999, "an episode ends above this"),
-             ("noise-every-other", 0.0, 0.0, 20.0, "px: added to what odd seeds' episodes do, not to what they record"),
-             ("max-steps", 300, 1, 10_000, "longer episodes are left out, as unsolved"),
-             ("workers", os.cpu_count(), 1, 1000, "processes; their number does not change the file"))
-    for name, default, low, high, help in knobs:
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{help} (default: {default})")
-    args = vars(parser.parse_args())
-    for name, _, low, high, _ in knobs:
-        if not low <= args[name.replace("-", "_")] <= high:
-            parser.error(f"--{name} must lie between {low} and {high}")
-    out, workers, episodes, seed, again, add_to, policy_file = (
-        args.pop(name) for name in ("out", "workers", "episodes", "seed", "again", "add_to", "visited"))
-    part = Path(f"{out}.part")
-    if not out.endswith(".npz") or Path(out).exists():
-        parser.error(f"--out {out}: " + ("it exists already" if Path(out).exists() else "the name must end in .npz"))
-    for number in (signal.SIGINT, signal.SIGTERM):  # both like Ctrl-C, which a shell's background jobs ignore
+    parser.add_argument("--add-to", metavar="FILE",
+                        help="put FILE's episodes in front, and make more by its recipe")
+    parser.add_argument("--visited", metavar="RUN",
+                        help="start from states that this policy visits (a run's folder or file)")
+    for name, default, _, _, text in KNOBS:
+        parser.add_argument(f"--{name}", type=type(default), default=default,
+                            help=f"{text} (default: {default})")
+    args = parser.parse_args(arguments)
+    for name, _, low, high, _ in KNOBS:
+        if not low <= getattr(args, name.replace("-", "_")) <= high:
+            raise ValueError(f"--{name} must lie between {low} and {high}")
+    if not args.out.endswith(".npz"):
+        raise ValueError(f"--out {args.out}: the name must end in .npz")
+    if Path(args.out).exists():
+        raise ValueError(f"--out {args.out}: it exists already")
+    if args.again and (args.add_to or args.visited):
+        raise ValueError("--again makes all of FILE again: it takes no --add-to and no --visited")
+    return args
+
+
+def main(arguments):
+    args = parse(arguments)
+    part = Path(f"{args.out}.part")
+    options = {name: getattr(args, name) for name in (
+        "stream", "samples", "refine", "stop_coverage", "noise_every_other", "max_steps")}
+    seeds = np.arange(args.seed, args.seed + args.episodes)
+    starts, before = None, None
+    if args.again or args.add_to:
+        path = args.again or args.add_to
+        before = demos.read(path, NAMES)
+        if set(before) != set(NAMES):
+            raise ValueError(f"{path}: not a file that collect wrote")
+        recipe = json.loads(str(before["recipe"]))
+        options = {name: value for name, value in recipe.items() if name != "versions"}
+    if args.again:
+        seeds, starts = before["seed"], before["start"]
+    # SIGTERM acts like Ctrl-C, and Ctrl-C also on a shell's background job, which would ignore it
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    ignore_ctrl_c = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # in the workers
     try:
-        seeds, starts, before = np.arange(seed, seed + episodes), None, None
-        if again or add_to:
-            before, args = read(again or add_to)
-        if again:
-            seeds, starts = before["seed"], before["start"]
-        with concurrent.futures.ProcessPoolExecutor(workers, **ignore_ctrl_c) as executor:
-            if policy_file:
-                loaded, _ = policy.load(policy_file, PUSHT)
-                chunks = np.array_split(seeds, -(-len(seeds) // rollout.CHUNK))
-                starts = np.concatenate(list(executor.map(visited, [loaded] * len(chunks), chunks)))
-            arrays = make(seeds, executor, part, starts=starts, **args)
-        if add_to:
-            arrays = join(before, arrays)
+        with concurrent.futures.ProcessPoolExecutor(  # whose workers leave Ctrl-C to this process
+                args.workers, initializer=signal.signal,
+                initargs=(signal.SIGINT, signal.SIG_IGN)) as executor:
+            if args.visited:
+                starts = visited_by(args.visited, seeds, executor)
+            arrays = make(seeds, executor, part, starts=starts, **options)
     except KeyboardInterrupt:
-        sys.exit(f"\nstopped; the episodes so far are kept in {part}, and the same command goes on from there")
-    except (ValueError, OSError) as error:
-        sys.exit(f"collect.py: {error}")
-    checkpoint.write_atomically(out, lambda file: np.savez_compressed(file, **arrays))
+        raise KeyboardInterrupt(f"stopped; the episodes so far are kept in {part}, "
+                                "and the same command goes on from there") from None
+    unsolved = len(seeds) - len(arrays["seed"])
+    if args.add_to:
+        arrays = join(before, arrays)
+    checkpoint.write_atomically(args.out, lambda file: np.savez_compressed(file, **arrays))
     part.unlink(missing_ok=True)
-    total, steps, size = len(arrays["seed"]), len(arrays["state"]), Path(out).stat().st_size / 1e6
-    unsolved = len(seeds) + (len(before["seed"]) if add_to else 0) - total
-    print(f"{total} demonstrations, {steps:,} steps (mean {steps / total:.0f}), {size:.2f} MB in {out}; "
-          f"unsolved and left out: {unsolved}")
-
-
-if __name__ == "__main__":
-    main()
+    total = len(arrays["seed"])
+    steps = len(arrays["state"])
+    size = Path(args.out).stat().st_size / 1e6
+    print(f"{total} demonstrations, {steps:,} steps (mean {steps / total:.0f}), {size:.2f} MB in "
+          f"{args.out}; unsolved and left out: {unsolved}")

@@ -1,119 +1,154 @@
-"""A scripted demonstrator: it pushes the T onto the goal by trying pushes in a copy of the world and doing the best.
+"""A scripted demonstrator: it tries pushes in a copy of the world and executes the best one.
 
-The idea. A straight push of the round agent against a side of the T moves it a little and turns it a little. Where it
-ends exactly is hard to say but cheap to try. So the expert draws some points on the T's outline, tries a push against
-each in a scratch world, carries out the one that brings the T towards the goal fastest, and looks again. About six
-pushes solve an episode. Few tries (`samples`) make it diverse: from one start, different streams choose different sides
-and turning senses. More tries make episodes shorter and more alike.
+A straight push of the round agent against a side of the T moves the T a little and turns it a
+little. The outcome is hard to predict but cheap to try. So the expert samples points on the outline
+of the T, tries a push against each in a scratch world, executes the one that brings the T towards
+the goal fastest, and looks again. An episode takes about six pushes. Few tries (`samples`) make the
+expert diverse: from one start, different streams choose different sides of the T and turn it either
+way. More tries make the episodes shorter and more alike.
 
-    pose_error    how far the T is from the goal, in one number: ln(1 + e), e px being the error of its corners
-    sample    draw contacts on the outline; the agent shall stand 6 px off, then push along the inward normal
-    routes    how to get to each stand without touching the T: straight, or from ring point to ring point round it
-    plan      screen: simulate each push from its stand; the score is what it takes off the pose_error, per step;
-              refine: simulate the best few from the true state, way and push together, with five lengths each
-    escape    where no push helps, or the agent is inside the T: move away from the T's middle, and look again
+    pose_error  how far the T is from the goal, in one number (geometry.py)
+    sample      contacts on the outline. Before a push the agent stands 6 px off its contact; then
+                it moves along the inward normal
+    routes      how to reach each stand without touching the T: straight, or along a ring round it
+    plan        screening: simulate each push from its stand; its score is what it takes off
+                pose_error, per step. Refinement: simulate the best few from the true state,
+                approach and push together, with five lengths of the push
+    escape      where no push helps, or the agent is inside the T: move away from it
 
-Points are complex numbers x + iy in this file: turning by an angle is multiplying by e^(i angle), and |b - a| a length.
+Points are complex numbers x + iy, as in geometry.py.
 """
 from typing import NamedTuple
 
 import numpy as np
 
 from ..env import PushTEnv
-from ..geometry import (AGENT_RADIUS, CENTER_OF_GRAVITY, CONVEX, OUTLINE, WORLD_SIZE, distance,
-                        pose_error, to_body, to_world)
+from ..geometry import (
+    AGENT_RADIUS,
+    CENTER_OF_GRAVITY,
+    CONVEX,
+    OUTLINE,
+    WORLD_SIZE,
+    distance,
+    pose_error,
+    to_body,
+    to_world,
+)
 
-TRAVEL, STROKE, HOLD = 18, 10, 2  # px a step on the way and while pushing, steps of rest afterwards
-STAND = AGENT_RADIUS + 6  # from the contact to the agent's middle before a push
+TRAVEL = 18  # px a step on the way to a stand
+STROKE = 10  # px a step while pushing
+HOLD = 2  # steps of rest after a push
+STAND = AGENT_RADIUS + 6  # px from a contact to the agent's centre before the push
 
-# The T's outline in its own frame. Side k runs from OUTLINE[k] to OUTLINE[k + 1]; NORMAL[k] points out of it.
-SIDE = np.roll(OUTLINE, -1) - OUTLINE
-NORMAL = -1j * SIDE / np.abs(SIDE)
+SIDE = np.roll(OUTLINE, -1) - OUTLINE  # side k runs from OUTLINE[k] to OUTLINE[k + 1]
+NORMAL = -1j * SIDE / np.abs(SIDE)  # outwards
 
-# The ring: a point off each convex corner, and the 72 ways along it: from each, either way round, over 1 to 6 points.
+# The ring: a point off each convex corner, and the 72 ways along it. A way begins at any of the six
+# points and passes n = 0..5 more, in either sense; its last point is repeated to fill the row.
 RING = CONVEX + 24 * (np.sign(CONVEX.real) + 1j * np.sign(CONVEX.imag - 15))
-WAYS = np.array([[(first + turn * min(k, n)) % 6 for k in range(6)]
-                 for first in range(6) for turn in (1, -1) for n in range(6)])  # (72, 6), the last point repeated
+_first, _sense, _n, _k = np.ix_(range(6), (1, -1), range(6), range(6))
+WAYS = ((_first + _sense * np.minimum(_k, _n)) % 6).reshape(72, 6)
 WAY_LENGTH = np.abs(np.diff(RING[WAYS])).sum(1)
 
 
 class Demonstration(NamedTuple):
-    """An episode. Row i of states was seen before action i; what was carried out is actions + noise.
-    Everything is rounded to 1/64 px, before it is carried out: float32 holds such numbers exactly."""
+    """An episode. Row i of states was observed before action i; executed was actions + noise.
+
+    All numbers are rounded to 1/64 px before they are used: float32 holds such numbers exactly.
+    """
     states: np.ndarray  # (n, 5) float32, as PushTEnv.state; the angle rounded to 1/4096
     actions: np.ndarray  # (n, 2) float32
     noise: np.ndarray  # (n, 2) float16
-    solved: bool  # the coverage went above stop_coverage
+    solved: bool  # the coverage rose above stop_coverage
     faces: tuple = ()  # which side of the T (0..7, as in OUTLINE) each push was aimed at
 
 
-def demonstrate(seed, stream=0, samples=24, refine=2, stop_coverage=0.97, noise=0.0, max_steps=300, start=None):
-    """Solve the start that PushTEnv draws from `seed`, or a state (5,) given as `start`. Returns a Demonstration.
+def demonstrate(seed, stream=0, samples=24, refine=2, stop_coverage=0.97, noise=0.0, max_steps=300,
+                start=None):
+    """Solve the start that PushTEnv samples from `seed`, or a state (5,) given as `start`.
 
     stream   another number makes other choices from the same start.
-    samples  contacts drawn for each push: more of them make episodes shorter and more alike.
+    samples  contacts sampled for each push: more of them make episodes shorter and more alike.
     refine   how many of these are simulated exactly (more where none helps).
-    noise    px: standard deviation, in x and in y, of what is added to the planned action when it is carried out.
-             It lasts: each step keeps 0.8 of the last one. So the data show how to get back to a plan.
+    noise    px: standard deviation, in x and in y, of the noise injected into the executed action.
+             It is correlated: each step keeps 0.8 of the last one. The recorded actions are those
+             without noise, so the data show how to return to a plan.
+
+    Returns a Demonstration.
     """
     rng = np.random.default_rng([seed, stream])
-    env, scratch = PushTEnv(), PushTEnv(state_order="exact")
-    state, info = env.reset(seed=seed, options=None if start is None else {"state": start, "order": "exact"})
-    rows, faces, drift = [], [], np.zeros(2)
-    while not rows or (info["coverage"] <= stop_coverage and len(rows) < max_steps):
-        actions, face = plan(state, scratch, rng, samples, refine)
-        faces += [] if face is None else [face]
-        for action in actions[:max_steps - len(rows)]:
-            if noise:
-                drift = 0.8 * drift + 0.6 * noise * rng.standard_normal(2)  # 0.8^2 + 0.6^2 = 1
-            added = rounded(drift).astype(np.float16)
-            rows.append((rounded(state, (64, 64, 64, 64, 4096)), action, added))
-            state, _, _, _, info = env.step(action + added)
+    env = PushTEnv()
+    scratch = PushTEnv(state_order="exact")
+    options = None if start is None else {"state": start, "order": "exact"}
+    state, info = env.reset(seed=seed, options=options)
+    states, actions, noises, faces = [], [], [], []
+    drift = np.zeros(2)
+    while not states or (info["coverage"] <= stop_coverage and len(states) < max_steps):
+        planned, face = plan(state, scratch, rng, samples, refine)
+        if face is not None:
+            faces.append(face)
+        for action in planned[:max_steps - len(states)]:
+            if noise:  # 0.8^2 + 0.6^2 = 1 keeps the variance
+                drift = 0.8 * drift + 0.6 * noise * rng.standard_normal(2)
+            states.append(rounded(state, (64, 64, 64, 64, 4096)))
+            actions.append(action)
+            noises.append(rounded(drift).astype(np.float16))
+            state, _, _, _, info = env.step(action + noises[-1])
             if info["coverage"] > stop_coverage:
                 break
-    states, actions, added = map(np.array, zip(*rows))
-    return Demonstration(states.astype(np.float32), actions.astype(np.float32), added,
-                         info["coverage"] > stop_coverage, tuple(faces))
+    return Demonstration(np.array(states, np.float32), np.array(actions, np.float32),
+                         np.array(noises), info["coverage"] > stop_coverage, tuple(faces))
 
 
 def plan(state, scratch, rng, samples, refine):
-    """The next push from a state (5,): its actions (n, 2) and its side of the T, or an escape and None."""
-    agent, pose = complex(*state[:2]), state[2:]
+    """The next push from a state (5,): its actions (n, 2) and its side of the T.
+
+    Where no push helps: the actions of an escape, and None. scratch: a PushTEnv to try pushes in.
+    """
+    agent = complex(*state[:2])
+    pose = state[2:]
     back = step_back(to_body(agent, pose))
     face, stands = sample(rng, samples)
     ring_points, lengths = routes(back[-1], stands, inside(to_world(RING, pose)))
     lengths[~inside(to_world(stands, pose), 12)] = np.inf
 
-    before, screened = pose_error(pose), []
+    before = pose_error(pose)
+    screened = []  # for each stand that can be reached: score, index, length of the push
     for k in np.flatnonzero(np.isfinite(lengths)):
         stand, end = to_world(np.array([stands[k], stands[k] - NORMAL[face[k]]]), pose)
         scratch.reset(options={"state": [stand.real, stand.imag, *pose]})
-        after = scratch.simulate(as_actions(stand + STROKE * np.arange(1, 15) * (end - stand)))  # (14, 5)
+        push = as_actions(stand + STROKE * np.arange(1, 15) * (end - stand))
+        after = scratch.simulate(push)  # (14, 5)
         gains = before - pose_error(after[:, 2:])
         n = gains.argmax()
         steps = (lengths[k] + 3 * len(back)) / TRAVEL + n + 1 + HOLD
         screened.append((gains[n] / steps, k, abs(complex(*after[n, :2]) - stand)))
 
-    best_score, best = 0.0, (escape(agent, pose), None)
+    best = escape(agent, pose), None
+    best_score = 0.0
     for tried, (_, k, stroke) in enumerate(sorted(screened, reverse=True)):
         if tried >= refine and best_score > 0:
-            break  # else we go on until one helps
+            break
         way = np.concatenate([back, RING[ring_points[k]], stands[k:k + 1]])
         for more in (-5.0, -2.5, 0.0, 2.5, 5.0):
             push = stands[k] - np.array([0, max(stroke + more, 1.0)]) * NORMAL[face[k]]
-            targets = np.concatenate([walk(way, TRAVEL), walk(push, STROKE), push[[1] * HOLD]])
+            rest = np.repeat(push[1:], HOLD)
+            targets = np.concatenate([walk(way, TRAVEL), walk(push, STROKE), rest])
             actions = as_actions(to_world(targets, pose))
             scratch.reset(options={"state": state})
-            score = (before - pose_error(scratch.simulate(actions)[-1, 2:])) / len(actions)
+            end = scratch.simulate(actions)[-1]
+            score = (before - pose_error(end[2:])) / len(actions)
             if score > best_score:
-                best_score, best = score, (actions, int(face[k]))
+                best = actions, int(face[k])
+                best_score = score
     return best
 
 
-def sample(rng, samples):
-    """Contacts drawn uniformly on the outline: their sides (K,), and the agent's stands for them (K,), T's frame."""
+def sample(rng, count):
+    """Contacts sampled uniformly on the outline: their sides (count,), and the points (count,) in
+    the body frame where the agent stands before it pushes."""
     ends = np.cumsum(np.abs(SIDE))
-    along = rng.uniform(0, ends[-1], samples)
+    along = rng.uniform(0, ends[-1], count)
     face = np.searchsorted(ends, along, side="right")
     contacts = OUTLINE[face] + SIDE[face] * (1 - (ends[face] - along) / np.abs(SIDE[face]))
     return face, contacts + STAND * NORMAL[face]
@@ -122,31 +157,39 @@ def sample(rng, samples):
 def routes(start, stands, usable):
     """The shortest ways from a point to each stand (K,) that keep clear of the T, in its frame.
 
-    usable: (6,) bool, which ring points lie inside the world. Returns for each stand the ring points to pass, a list
-    that is empty for the straight way, and the lengths (K,), infinite where there is no way (or no room: in a notch).
+    usable: (6,) bool, which points of the ring lie inside the world. Returns for each stand the
+    points of the ring to pass, none if the way is straight, and the lengths (K,), infinite where
+    there is no way (or no room, as in a notch).
     """
     straight = leg(start, stands)
     enter = leg(start, RING)  # (6,)
     along = np.where(usable[WAYS].all(1), WAY_LENGTH, np.inf)  # (72,)
     leave = leg(RING[:, None], stands)  # (6, K)
     around = (enter[WAYS[:, 0]] + along)[:, None] + leave[WAYS[:, -1]]  # (72, K)
-    ring_points = [[] if a >= s else WAYS[i] for s, a, i in zip(straight, around.min(0), around.argmin(0))]
-    return ring_points, np.minimum(straight, around.min(0))
+    shortest = around.min(0)
+    ring_points = [[]] * len(stands)
+    for k in np.flatnonzero(shortest < straight):
+        ring_points[k] = WAYS[around[:, k].argmin()]
+    return ring_points, np.minimum(straight, shortest)
 
 
 def leg(a, b):
-    """Length of the straight legs from a to b, in the T's frame; infinite where one comes within 17.5 px of the T."""
+    """Lengths of straight legs from a to b, in the body frame; infinite where one comes within
+    17.5 px of the T."""
     a, b = np.broadcast_arrays(a, b)
-    clear = distance(a + (b - a) * np.linspace(0, 1, 25).reshape(-1, *[1] * a.ndim)).min(0) >= 17.5
+    shares = np.linspace(0, 1, 25).reshape(-1, *[1] * a.ndim)
+    clear = distance(a + (b - a) * shares).min(0) >= 17.5
     return np.where(clear, np.abs(b - a), np.inf)
 
 
 def step_back(point):
-    """The way (m,) from a point to 20 px off the T, away from it in small steps: a big one gets stuck in a notch."""
-    way, probes = [point], 1e-3 * np.array([1, -1, 1j, -1j])
+    """The way (m,) from a point to 20 px off the T, away from it in small steps: a large one gets
+    stuck in a notch."""
+    way = [point]
+    probes = 1e-3 * np.array([1, -1, 1j, -1j])
     while distance(way[-1]) < 20 and len(way) < 20:
-        away = (distance(way[-1] + probes) * probes).sum()  # central differences
-        way.append(way[-1] + 3 * away / max(abs(away), 1e-12))
+        gradient = (distance(way[-1] + probes) * probes).sum()  # central differences
+        way.append(way[-1] + 3 * gradient / max(abs(gradient), 1e-12))
     return np.array(way)
 
 
@@ -157,18 +200,21 @@ def escape(agent, pose):
 
 
 def walk(way, speed):
-    """Targets (n,) along a way (m,) of straight legs, at most `speed` px a step and slower towards its end."""
-    at = np.concatenate([[0], np.cumsum(np.abs(np.diff(way)))])  # (m,), where each point is along the way
+    """Targets (n,) along a way (m,) of straight legs, at most `speed` px a step, slower towards
+    its end."""
+    travelled = np.concatenate([[0], np.cumsum(np.abs(np.diff(way)))])  # (m,)
+    length = travelled[-1]
     stops = [0.0]
-    while stops[-1] < at[-1]:
-        stops.append(min(stops[-1] + min(speed, 3 + 0.4 * (at[-1] - stops[-1])), at[-1]))
-    return np.interp(stops[1:], at, way)
+    while stops[-1] < length:
+        step = min(speed, 3 + 0.4 * (length - stops[-1]))
+        stops.append(min(stops[-1] + step, length))
+    return np.interp(stops[1:], travelled, way)
 
 
 def inside(points, margin=0):
     """Which points of the world keep a margin from its edge."""
-    off = points - (1 + 1j) * WORLD_SIZE / 2
-    return np.maximum(np.abs(off.real), np.abs(off.imag)) <= WORLD_SIZE / 2 - margin
+    offset = points - (1 + 1j) * WORLD_SIZE / 2
+    return np.maximum(np.abs(offset.real), np.abs(offset.imag)) <= WORLD_SIZE / 2 - margin
 
 
 def rounded(numbers, parts=64):
@@ -176,4 +222,5 @@ def rounded(numbers, parts=64):
 
 
 def as_actions(points):
+    """Points (n,) of the world as actions (n, 2), inside the world and rounded."""
     return rounded(np.clip(np.stack([points.real, points.imag], -1), 0, WORLD_SIZE))
