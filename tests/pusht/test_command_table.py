@@ -1,0 +1,74 @@
+"""python -m minidiff.pusht: the table of commands, one by one, and errors as sentences."""
+import importlib
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from minidiff.pusht import __main__ as commands
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]], ids=str)
+def test_without_a_command_all_commands_are_listed_with_a_line_each(arguments, capsys):
+    assert commands.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, (_, does) in commands.COMMANDS.items():
+        line, = [line for line in lines if line.startswith(f"    {name} ")]
+        assert line.endswith(does)
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_an_unknown_command_is_answered_with_those_that_there_are(capsys):
+    assert commands.main(["dance"]) == 2
+    said = capsys.readouterr().err
+    assert said == ("minidiff.pusht: there is no command 'dance'; choose from watch, record, film, "
+                    "compare, bound, forks, collect\n")
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_each_command_has_a_help_that_fits_a_screen(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        commands.main([name, "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: python -m minidiff.pusht {name} ")
+    assert len(said.splitlines()) < 45
+
+
+@pytest.mark.parametrize("error, code, said", [
+    (ValueError("no such file"), 1, "minidiff.pusht compare: no such file\n"),
+    (FileNotFoundError(2, "No such file", "a"), 1,
+     "minidiff.pusht compare: [Errno 2] No such file: 'a'\n"),
+    (RuntimeError("no display"), 1, "minidiff.pusht compare: no display\n"),
+    (KeyboardInterrupt(), 1, "\nstopped\n"),
+    (KeyboardInterrupt("stopped; half of it is in a.part"), 1,
+     "\nstopped; half of it is in a.part\n")], ids=repr)
+def test_an_error_becomes_a_sentence(error, code, said, monkeypatch, capsys):
+    def fail(arguments):
+        assert arguments == ["a", "b"]
+        raise error
+
+    compare = importlib.import_module("minidiff.pusht.study.compare")
+    monkeypatch.setattr(compare, "main", fail)
+    assert commands.main(["compare", "a", "b"]) == code
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("name", ["", *commands.COMMANDS])
+def test_a_command_loads_no_other(name):
+    program = ("import runpy, sys\n"
+               f"sys.argv = ['minidiff.pusht', *{name!r}.split(), '--help']\n"
+               "try:\n"
+               "    runpy.run_module('minidiff.pusht', run_name='__main__')\n"
+               "except SystemExit:\n"
+               "    print('loaded', *sys.modules)\n")
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True,
+                            text=True)
+    loaded = result.stdout.rpartition("loaded")[2].split()
+    assert "minidiff.pusht" in loaded, result.stderr
+    for other, (module, _) in commands.COMMANDS.items():
+        assert other == name or f"minidiff.pusht.{module}" not in loaded
+    assert "pygame" not in loaded  # a help needs no window
+    if name in ("", "compare"):
+        assert "pymunk" not in loaded

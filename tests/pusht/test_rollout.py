@@ -1,0 +1,214 @@
+"""Episodes of a policy: in lockstep or alone, the same whatever else runs, on any executor."""
+import math
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pytest
+
+from minidiff.beyond import samplers
+from minidiff.diffusion import ancestral_sampling
+from minidiff.pusht import rollout as rollouts
+from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.geometry import GOAL_POSE, SUCCESS_COVERAGE, coverage
+from minidiff.pusht.rollout import EpisodeNoise, evaluate, rollout
+from minidiff.pusht.scores import Episode
+from minidiff.pusht.study.candidates import BestOf
+
+
+class Script:
+    """A policy without a network: act(obs, rng) -> actions (B, 6, 2). It notes what it observed."""
+    obs_horizon, action_horizon = 3, 4
+
+    def __init__(self, act):
+        self.act = act
+        self.observed = []
+
+    def plan(self, obs, rng):
+        self.observed.append(obs)
+        return self.act(obs, rng)
+
+
+def stay(obs, rng):
+    return np.repeat(obs[:, -1:, :2], 6, 1)
+
+
+def wander(obs, rng):
+    """Noise around the block. No sum runs over the batch, so rounding cannot tie episodes."""
+    return obs[:, -1:, 2:4] + 60 * rng.standard_normal((len(obs), 6, 2))
+
+
+class StartsAt(PushTEnv):
+    """Seeds become the starts of a table, seed -> state."""
+
+    def __init__(self, table, **options):
+        super().__init__(**options)
+        self.table = table
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(options={"state": self.table[seed], "order": "exact"})
+
+
+def shifted(covered):
+    """A pose that covers so much of the goal: the T moved along its bar."""
+    x, y, angle = GOAL_POSE
+    d = 6300 * (1 - covered) / 120
+    return x + d * math.cos(angle), y + d * math.sin(angle), angle
+
+
+# ---- noise ---------------------------------------------------------------------------------------
+
+def test_an_episodes_noise_does_not_depend_on_who_else_is_still_active():
+    alone, together = EpisodeNoise([8], 3), EpisodeNoise([1, 8, 2], 3)
+    for active in ([0, 1, 2], [1, 2], [1]):
+        together.active = active
+        batch = together.standard_normal((len(active), 4, 2), np.float32)
+        np.testing.assert_array_equal(batch[active.index(1)],
+                                      alone.standard_normal((1, 4, 2), np.float32)[0])
+    first = EpisodeNoise([8], 3).standard_normal((1, 4))
+    other = EpisodeNoise([8], 4).standard_normal((1, 4))
+    assert (first != other).all()
+
+
+@pytest.mark.parametrize("sampler", [
+    ancestral_sampling, partial(samplers.ddim_sampling, steps=3, eta=0.5),
+    samplers.reverse_sde, partial(samplers.probability_flow, steps=3),
+    samplers.annealed_langevin, samplers.predictor_corrector], ids=str)
+def test_a_plan_in_a_batch_is_the_plan_of_each_episode_alone(tiny_policy, sampler):
+    seeds, planner = [3, 1, 4, 15], tiny_policy(sampler=sampler)
+    obs = np.random.default_rng(0).uniform(100, 400, (4, 2, 5))
+    together = planner.plan(obs, EpisodeNoise(seeds, 0))
+    assert together.shape == (4, 8, 2)
+    for i, seed in enumerate(seeds):
+        alone = planner.plan(obs[i:i + 1], EpisodeNoise([seed], 0))
+        np.testing.assert_allclose(together[i:i + 1], alone, atol=1e-2)
+    other = planner.plan(obs[:1], EpisodeNoise([5], 0))
+    assert np.abs(together[0] - other).max() > 1  # another seed, another plan
+
+
+# ---- the receding horizon ------------------------------------------------------------------------
+
+def test_the_policy_sees_the_last_observations_and_acts_out_its_plans_start():
+    """Before the first observation stands the first again; of 6 planned actions 4 are taken."""
+    script = Script(wander)
+    (episode,), (states,) = rollout(script, [7], 1, partial(PushTEnv, max_steps=10), record=True)
+    assert episode.steps == 10 and states.shape == (11, 5)
+    starts = [0, 4, 8]  # the steps at which it planned
+    assert len(script.observed) == len(starts)
+    for start, obs in zip(starts, script.observed):
+        last_three = [states[max(0, start + k)] for k in (-2, -1, 0)]
+        np.testing.assert_array_equal(obs[0], last_three)
+    env, noise = PushTEnv(), EpisodeNoise([7], 1)
+    np.testing.assert_array_equal(env.reset(seed=7)[0], states[0])
+    for start, obs in zip(starts, script.observed):
+        plan = wander(obs, noise)[0]
+        for step in range(start, min(start + 4, 10)):
+            np.testing.assert_array_equal(env.step(plan[step - start])[0], states[step + 1])
+
+
+def test_an_episode_does_not_depend_on_who_else_runs():
+    seeds, world = [5, 2, 9, 4], partial(PushTEnv, max_steps=30)
+    together, states = rollout(Script(wander), seeds, make_env=world, record=True)
+    for i, seed in enumerate(seeds):
+        alone, (path,) = rollout(Script(wander), [seed], make_env=world, record=True)
+        assert alone == [together[i]]
+        np.testing.assert_array_equal(path, states[i])
+
+
+def test_an_episode_that_decides_alone_is_the_one_of_the_lockstep():
+    policy, options = Script(wander), {"make_env": partial(PushTEnv, max_steps=30), "record": True}
+    together, states = rollout(policy, [5, 2, 9], 7, **options)
+    alone, paths = rollout(policy, [5, 2, 9], 7, **options,
+                           decide=lambda env, obs, rng: policy.plan(obs[None], rng)[0])
+    assert alone == together
+    for path, expected in zip(paths, states):
+        np.testing.assert_array_equal(path, expected)
+
+
+# ---- what an episode brings ----------------------------------------------------------------------
+
+def test_the_scores_of_a_policy_that_does_nothing_are_those_of_its_starts():
+    table = {1: (20, 20, *GOAL_POSE), 2: (20, 20, *shifted(0.9)), 3: (490, 490, 100, 100, 0),
+             4: (20, 20, *shifted(0.96))}
+    world = partial(StartsAt, table, max_steps=9)
+    on_goal, near, far, just = rollout(Script(stay), [1, 2, 3, 4], make_env=world)
+    assert on_goal == Episode(1, 1.0, True, 1, pytest.approx(1.0))
+    assert near == Episode(2, pytest.approx(0.9 / 0.95), False, 9, pytest.approx(0.9))
+    assert far == Episode(3, 0.0, False, 9, 0.0)
+    assert just == Episode(4, 1.0, True, 1, pytest.approx(0.96))
+
+
+def test_the_score_is_the_best_moment_and_the_final_coverage_the_last():
+    """The agent comes from the left and pushes the T off its goal."""
+    world = partial(StartsAt, {1: (60, 340, *shifted(0.94))}, max_steps=20)
+    push = Script(lambda obs, rng: np.full((len(obs), 6, 2), (230.0, 340.0)))
+    (episode,), (states,) = rollout(push, [1], make_env=world, record=True)
+    covered = [coverage(state[2:]) for state in states[1:]]
+    assert episode.score == pytest.approx(max(covered) / SUCCESS_COVERAGE) and not episode.success
+    assert episode.final_coverage == pytest.approx(covered[-1])
+    assert covered[-1] < 0.7 < 0.9 < max(covered)
+
+
+def test_an_episode_ends_with_its_success_while_others_go_on():
+    table = {1: (20, 20, *shifted(0.9)), 2: (20, 20, *GOAL_POSE), 3: (20, 20, *shifted(0.5))}
+    world = partial(StartsAt, table, max_steps=6)
+    script = Script(lambda obs, rng: stay(obs, rng) + rng.standard_normal((len(obs), 6, 2)))
+    episodes, states = rollout(script, [1, 2, 3], make_env=world, record=True)
+    assert [e.steps for e in episodes] == [6, 1, 6]
+    assert [len(s) for s in states] == [7, 2, 7]
+    assert [len(obs) for obs in script.observed] == [3, 2]  # at step 0 and at step 4
+    np.testing.assert_allclose(script.observed[1][:, -1, 2:], [shifted(0.9), shifted(0.5)])
+    assert rollout(script, [3], make_env=world) == episodes[2:]
+
+
+# ---- many episodes on any executor ---------------------------------------------------------------
+
+@pytest.mark.parametrize("kind", ["network", "script"])
+def test_results_do_not_depend_on_the_workers(kind, tiny_policy, monkeypatch):
+    monkeypatch.setattr(rollouts, "CHUNK", 3)
+    policy = tiny_policy() if kind == "network" else Script(wander)
+    seeds, results, done = range(20, 28), [], []
+    for executor in (ThreadPoolExecutor(1), ThreadPoolExecutor(3), ProcessPoolExecutor(1),
+                     ProcessPoolExecutor(2)):
+        with executor:
+            results.append(evaluate(policy, seeds, executor, 5, done.append,
+                                    make_env=partial(PushTEnv, max_steps=12)))
+    assert [e.seed for e in results[0]] == list(seeds)
+    assert results[1:] == results[:-1]
+    assert done == [3, 6, 8] * 4
+    assert len({e.final_coverage for e in results[0]}) > 1
+
+
+def test_candidates_do_not_depend_on_the_workers_that_share_the_decider(monkeypatch):
+    monkeypatch.setattr(rollouts, "CHUNK", 1)
+    policy, results = Script(wander), []
+    for executor in (ThreadPoolExecutor(1), ThreadPoolExecutor(3), ProcessPoolExecutor(2)):
+        with executor:
+            episodes = evaluate(policy, range(20, 25), executor, decide=BestOf(policy, 3),
+                                make_env=partial(PushTEnv, max_steps=12))
+        assert all(e.candidates == 3 and e.decision_ms > 0 for e in episodes)
+        results.append([e._replace(decision_ms=None) for e in episodes])
+    assert results[0] == results[1] == results[2]
+
+
+def test_results_do_not_depend_on_the_chunks(monkeypatch):
+    results = []
+    for chunk in (1, 3, 50):
+        monkeypatch.setattr(rollouts, "CHUNK", chunk)
+        with ThreadPoolExecutor(2) as executor:
+            results.append(evaluate(Script(wander), range(7), executor,
+                                    make_env=partial(PushTEnv, max_steps=15)))
+    assert results[0] == results[1] == results[2]
+
+
+def test_when_one_chunk_fails_those_not_begun_are_cancelled(monkeypatch):
+    """Else Ctrl-C would have to wait for every episode that was asked for."""
+    monkeypatch.setattr(rollouts, "CHUNK", 1)
+
+    def fail(obs, rng):
+        raise KeyboardInterrupt
+
+    script = Script(fail)
+    with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
+        evaluate(script, range(1000), executor)
+    assert len(script.observed) < 1000

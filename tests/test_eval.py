@@ -1,0 +1,153 @@
+"""eval.py as a user runs it: its score sheet, what it says, and what it refuses."""
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import ROOT, run
+
+from minidiff import demos
+from minidiff.pusht.features import PUSHT
+from minidiff.training import Config, Trainer
+
+pytestmark = pytest.mark.slow  # each test runs the command at least once
+
+QUICK = "--sampler ddim --sampler-steps 2 --episodes 3 --max-steps 12".split()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, demos_file):
+    """A folder with a small finished run in `run`."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = Config(steps=60, width=16, blocks=1, T=10, batch=32)
+    trainer = Trainer(config, PUSHT, demos.load(demos_file, PUSHT))
+    for _ in trainer:
+        pass
+    trainer.save(folder / "run")
+    return folder
+
+
+def evaluate(folder, *arguments):
+    """eval.py on the run -> what it printed."""
+    result = run(folder, "eval.py", "run", *arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def score_sheet(folder, *arguments):
+    """eval.py on the run, three short episodes -> the content of its JSON file."""
+    evaluate(folder, "--episodes", 3, "--max-steps", 40, "--json", "out/scores.json", *arguments)
+    return json.loads((folder / "out" / "scores.json").read_text())
+
+
+# ---- the score sheet -----------------------------------------------------------------------------
+
+def test_the_json_file_has_every_episode_and_a_summary_that_agrees(trained):
+    sheet = score_sheet(trained, "--seed", 7)
+    episodes, summary = sheet["episodes"], sheet["summary"]
+    assert [e["seed"] for e in episodes] == [7, 8, 9]
+    assert (summary["n"], summary["first_seed"], summary["last_seed"]) == (3, 7, 9)
+    assert all(1 <= e["steps"] <= 40 for e in episodes)
+    for name in ("score", "success", "final_coverage"):
+        assert summary[name] == pytest.approx(np.mean([e[name] for e in episodes]))
+    assert summary["score_ci95"][0] <= summary["score"] <= summary["score_ci95"][1]
+    assert summary["plan_ms"] > 0 and summary["seconds"] > 0
+    assert sheet["checkpoint"].startswith("run") and sheet["options"]["episodes"] == 3
+    assert sheet["config"]["steps"] == 60
+
+
+def test_the_same_evaluation_is_identical_whatever_the_workers(trained):
+    options = "--sampler", "ddim", "--sampler-steps", 3
+    one, two = (score_sheet(trained, *options, "--workers", n) for n in (1, 2))
+    assert one["episodes"] == two["episodes"]
+    for sheet in (one, two):
+        del sheet["summary"]["seconds"], sheet["summary"]["plan_ms"]
+    assert one["summary"] == two["summary"]
+    other = score_sheet(trained, *options, "--noise-seed", 1)
+    assert other["episodes"] != one["episodes"]
+
+
+def test_a_run_is_its_folder_its_checkpoint_or_its_policy_file(trained):
+    said = []
+    for name in ("run", "run/policy.npz", "run/checkpoint.npz"):
+        result = run(trained, "eval.py", name, "--episodes", 2, "--max-steps", 30)
+        said.append(result.stdout.split("in all\n")[1])
+    assert said[0].startswith("score ") and said[0] == said[1] == said[2]
+    policy, checkpoint = trained / "run" / "policy.npz", trained / "run" / "checkpoint.npz"
+    assert policy.stat().st_size < 0.5 * checkpoint.stat().st_size
+
+
+# ---- what it says --------------------------------------------------------------------------------
+
+def test_it_says_how_plans_are_sampled_and_scores_with_intervals(trained):
+    said = evaluate(trained, *QUICK)
+    assert said.startswith("run: mlp, 60 of 60 steps")
+    assert "ddim, sampler steps 2, executing 2 of 16 actions: " in said
+    assert re.search(r"^score 0\.\d{3}, 95 % CI \[.*\]   success .*%, 95 % CI \[.*\]   "
+                     r"\(3 episodes, seeds 5000\.\.5002\)$", said, re.M)
+
+
+def test_candidates_and_disturbances_are_said(trained):
+    said = evaluate(trained, *QUICK, "--candidates", 3, "--kick-block", 50, 45,
+                    "--action-latency", 2, "--json", "b.json")
+    assert "kick block [50.0, 45.0], action latency 2, the best of 3 plans tried in the s" in said
+    summary = json.loads((trained / "b.json").read_text())["summary"]
+    assert summary["candidates"] == 3 and summary["decision_ms"] > 0
+    assert "tried in the simulator" not in evaluate(trained, *QUICK)
+
+
+def test_a_budget_of_time_is_spent_on_plans(trained):
+    said = evaluate(trained, "--episodes", 1, "--max-steps", 12, "--budget-ms", 60)
+    assert int(re.search(r"the best of (\d+) plans tried", said)[1]) >= 4
+
+
+def test_help_explains_every_option():
+    result = run(ROOT, "eval.py", "--help")
+    assert result.returncode == 0
+    usage, _, options = result.stdout.partition("options:")
+    entries = re.split(r"\n  (?=-)", options)[1:]
+    explained = {flag for entry in entries for flag in re.findall(r"--[a-zA-Z-]+", entry)}
+    assert explained >= set(re.findall(r"\[(--[a-zA-Z-]+)", usage)) and len(explained) > 20
+    for entry in entries:
+        words = re.sub(r"--?[a-zA-Z-]+|\{.*?\}|\b[A-Z_]{2,}\b|\(default: .*?\)", " ", entry,
+                       flags=re.S)
+        assert re.search(r"[a-zA-Z_]{2,}", words), f"not explained: {entry}"
+
+
+# ---- what it refuses -----------------------------------------------------------------------------
+
+def refusal(result):
+    """What a command said when it failed: its last line. No traceback."""
+    assert result.returncode not in (0, None)
+    assert "Traceback" not in result.stderr and "Warning" not in result.stderr, result.stderr
+    return result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments, said", [
+    ("nowhere", "eval.py: nowhere: no such"),
+    ("run --sampler-steps 3", "ancestral"),
+    ("run --sampler regression", "--objective simple"),
+    ("run --guidance 1", "guidance needs a network that was trained with --drop-cond above 0"),
+    ("run --variance learned", "learns no variance"),
+    ("run --sampler ddim --langevin-size 0.2", "ddim"),
+    ("run --sampler ddim --sampler-steps 11", "1 to T = 10 steps, not 11"),
+    ("run --sampler ddim --ddim-eta 1.5", "--ddim-eta must be"),
+    ("run --start-noise nan", "--start-noise must be"),
+    ("run --action-horizon 17", "action_horizon 17: a plan has 16 actions to choose from"),
+    ("run --episodes 0", "--episodes must be from 1 to 1000000, not 0"),
+    ("run --obs-noise nan", "--obs-noise must be from 0 to 512, not nan"),
+    ("run --kick-block 50 -1", "--kick-block must be from 0 to 512, not -1"),
+    ("run --seed -1", "eval.py: Seed must be between 0"),
+    ("run --episodes 1 --max-steps 4 --json run", "eval.py: [Errno 21] Is a directory"),
+])
+def test_what_it_cannot_do_is_refused_in_a_sentence(arguments, said, trained):
+    assert said in refusal(run(trained, "eval.py", *arguments.split()))
+
+
+def test_without_pymunk_it_says_what_is_missing(trained):
+    (trained / "pymunk.py").write_text("raise ImportError('no pymunk here')")
+    try:
+        said = refusal(run(trained, "eval.py", "run", PYTHONPATH=str(trained)))
+    finally:
+        (trained / "pymunk.py").unlink()
+    assert said.startswith("eval.py: ") and "pip install 'minidiff[pusht]'" in said
