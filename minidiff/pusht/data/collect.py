@@ -39,7 +39,7 @@ KNOBS = (  # name, default, lowest, highest, help
     ("episodes", 400, 1, SEED_LIMIT, "how many to make"),
     ("seed", 0, 0, SEED_LIMIT - 1, "of the first episode; the others follow"),
     ("stream", 0, 0, 2**32, "another number makes other choices from the same starts"),
-    ("samples", 24, 1, 1000, "contacts sampled for each push: more make episodes shorter, more alike"),
+    ("samples", 24, 1, 1000, "contacts sampled for each push: more make episodes more alike"),
     ("refine", 2, 1, 1000, "how many of them are simulated exactly"),
     ("stop-coverage", 0.97, 0.0, 0.999, "an episode ends above this"),
     ("noise-every-other", 0.0, 0.0, 20.0,

@@ -1,114 +1,134 @@
 """How many motions does a policy see where several are equally good?
 
-    python -m minidiff.pusht.study.forks runs/a runs/b                  a table, and a picture with --picture FILE
+    python -m minidiff.pusht forks runs/a runs/b
 
-The goal is its own mirror image, and so are some states: block and agent on the axis of the mirror, the block the wrong
-way round. There every good motion to the left has its equal to the right, and no good one leads straight on, through
-the block. For each policy, over many such states and plans of 16 actions for each:
+The goal is its own mirror image, and so are some states: block and agent on the mirror's axis, the
+block upside down. There every good motion to the left has its equal to the right, and no good one
+leads straight on, through the block. For each policy, over many such states and many plans of 16
+actions at each:
 
-    left, right   the shares of plans that leave the axis by more than 10 px on average, to either side
-    between       the share of the others
-    both          the share of states at which a tenth of the plans or more go either way
-    distance      px, root mean square over the 16 actions: from a plan to the nearest of what the demonstrator does there
+    left, right  the shares of plans that are more than 10 px off the axis on average, by side
+    between      the share of the others
+    both         the share of states at which at least a tenth of the plans go to either side
+    distance     px, root mean square over the 16 actions: from a plan to the nearest of the motions
+                 that the demonstrator makes there; the median over all plans
+
+The demonstrator itself, with other random numbers, stands in the first line.
 """
 import argparse
-import sys
+import copy
+import functools
 
 import numpy as np
 
-from ... import policy as policies
+from ... import beyond
+from ...beyond.options import bounded
+from ...policy import run_episode
 from ...progress import Progress
 from ..data import expert
 from ..env import PushTEnv
 from ..features import PUSHT
-from ..view import drawing as draw
+from ..geometry import GOAL_POSE, WORLD_SIZE
 
-ALONG, ACROSS = np.array([1, -1]) / np.sqrt(2), np.array([1, 1]) / np.sqrt(2)  # the axis of the mirror runs along
-MIDDLE = np.array([256.0, 256.0])
-STEPS = 16
+ALONG = np.array([1, -1]) / np.sqrt(2)  # the direction of the mirror's axis
+ACROSS = np.array([1, 1]) / np.sqrt(2)  # to the right of someone who looks along it
+STEPS = 16  # actions of a motion
+SHOWN = 32  # motions of the demonstrator at each state, besides their mirror images
 
 
 def symmetric_states(count, rng):
-    """States (count, 5) on the axis: the block upside down and up to 60 px from its goal, the agent behind either end."""
-    block = MIDDLE + rng.uniform(-60, 60, (count, 1)) * ALONG
+    """States (count, 5) that are their own mirror images: the block upside down, up to 60 px from
+    its goal, and the agent behind either end of it."""
+    block = np.array(GOAL_POSE[:2]) + rng.uniform(-60, 60, (count, 1)) * ALONG
     side = rng.choice([-1, 1], (count, 1))
-    agent = block + (-45 + side * rng.uniform(90, 140, (count, 1))) * -ALONG  # 45: from the block's origin to its middle
+    gap = rng.uniform(90, 140, (count, 1))
+    agent = block + (-45 + side * gap) * -ALONG  # 45: from the block's origin to its middle
     return np.hstack([agent, block, np.full((count, 1), 5 * np.pi / 4)])
 
 
 def motions(policy, state, count, rng):
-    """What a policy does next from a state at rest, so many times over: actions (count, STEPS, 2).
+    """What a policy does next from a state at rest, `count` times: actions (count, STEPS, 2).
 
-    A policy that plans fewer steps sees in between where its own actions led it.
+    A policy whose plans are shorter observes in between where its own actions led it.
     """
     if policy.pred_horizon >= STEPS:
-        return policy.plan(np.tile(state, (count, policy.obs_horizon, 1)), rng)[:, :STEPS]
-    result = []
-    for _ in range(count):
-        env, actions = PushTEnv(state_order="exact"), []
-        seen = [env.reset(options={"state": state})[0]] * policy.obs_horizon
-        while len(actions) < STEPS:
-            for action in policy.plan(np.array(seen[-policy.obs_horizon:])[None], rng)[0]:
-                actions.append(action)
-                seen.append(env.step(action)[0])
-        result.append(actions[:STEPS])
-    return np.array(result)
+        obs = np.tile(state, (count, policy.obs_horizon, 1))
+        return policy.plan(obs, rng)[:, :STEPS]
+    return np.array([_played(policy, state, rng) for _ in range(count)])
+
+
+def _played(policy, state, rng):
+    """One motion (STEPS, 2), made of whole plans."""
+    policy = copy.copy(policy)
+    policy.action_horizon = policy.pred_horizon
+    actions = []
+
+    def decide(env, obs, rng):
+        plan = policy.plan(obs[None], rng)[0]
+        actions.extend(plan)
+        return plan
+
+    env = PushTEnv(state_order="exact")
+    episode = run_episode(policy, env, rng, options={"state": state}, decide=decide)
+    while len(actions) < STEPS:
+        next(episode)
+    return np.array(actions[:STEPS])
 
 
 def demonstrated(state, count, rng):
     """The demonstrator's motions from a state, and their mirror images: (2 count, STEPS, 2)."""
-    scratch, result = PushTEnv(state_order="exact"), []
+    scratch = PushTEnv(state_order="exact")
+    shown = []
     for _ in range(count):
-        actions = expert.plan(state, scratch, rng, samples=24, refine=2)[0][:STEPS]
-        result.append(np.pad(actions, ((0, STEPS - len(actions)), (0, 0)), mode="edge"))
-    return np.concatenate([result, 512 - np.array(result)[..., ::-1]])
+        actions, _ = expert.plan(state, scratch, rng, samples=24, refine=2)
+        missing = max(STEPS - len(actions), 0)
+        shown.append(np.pad(actions[:STEPS], ((0, missing), (0, 0)), mode="edge"))
+    mirrored = WORLD_SIZE - np.array(shown)[..., ::-1]
+    return np.concatenate([shown, mirrored])
 
 
 def measure(move, states, shown):
-    """The row of the table, as a dictionary, for move(state, rng) -> actions (plans, STEPS, 2). shown: for each state what
-    `demonstrated` gave."""
-    rng, sides, distances, progress = np.random.default_rng(0), [], [], Progress("states", len(states))
-    for k, (state, known) in enumerate(zip(states, shown)):
-        made = move(state, rng)
-        away = ((made - state[:2]) @ ACROSS).mean(1)
-        sides.append([(away < -10).mean(), (np.abs(away) <= 10).mean(), (away > 10).mean()])
-        off = ((made[:, None] - known[None]) ** 2).sum(-1).mean(-1)  # (plans, known)
-        distances.append(np.sqrt(off.min(1)))
-        progress.show(k + 1)
-    left, between, right = np.mean(sides, 0)
-    return {"left": left, "between": between, "right": right, "distance": float(np.median(distances)),
-            "both": np.mean([min(s[0], s[2]) >= 0.1 for s in sides])}
+    """The figures of the table, by name, for move(state, rng=...) -> actions (plans, STEPS, 2).
+
+    states: (S, 5). shown: for each what `demonstrated` returns.
+    """
+    rng = np.random.default_rng(0)
+    progress = Progress("states", len(states))
+    shares, distances = [], []
+    for state, references in zip(states, shown):
+        plans = move(state, rng=rng)
+        off = ((plans - state[:2]) @ ACROSS).mean(1)  # (plans,) px from the axis
+        shares.append([(off < -10).mean(), (np.abs(off) <= 10).mean(), (off > 10).mean()])
+        squares = ((plans[:, None] - references) ** 2).sum(-1)  # (plans, references, STEPS)
+        distances.append(np.sqrt(squares.mean(-1).min(1)))
+        progress.show(len(shares))
+    left, between, right = np.mean(shares, 0)
+    both = [min(a, c) >= 0.1 for a, _, c in shares]
+    return {"left": left, "between": between, "right": right, "both": np.mean(both),
+            "distance": float(np.median(distances))}
 
 
 def sentence(name, row):
-    return (f"{name}: left {row['left']:.0%}, between {row['between']:.0%}, right {row['right']:.0%}; both ways at "
-            f"{row['both']:.0%} of the states; {row['distance']:.0f} px from the nearest demonstrated motion")
+    return (f"{name}: left {row['left']:.0%}, between {row['between']:.0%}, "
+            f"right {row['right']:.0%}; both ways at {row['both']:.0%} of the states; "
+            f"{row['distance']:.0f} px from the nearest demonstrated motion")
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="python -m minidiff.pusht.study.forks", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", help="checkpoints (policy.npz) to compare")
-    parser.add_argument("--states", type=int, default=50, help="how many (default: 50)")
-    parser.add_argument("--plans", type=int, default=100, help="at each (default: 100)")
-    parser.add_argument("--picture", metavar="FILE", help="draw the plans of all policies at the first state (PNG)")
-    args = parser.parse_args()
+def main(arguments):
+    parser = argparse.ArgumentParser(
+        prog="python -m minidiff.pusht forks", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="runs' folders, or policies' files")
+    parser.add_argument("--states", type=bounded(int, 1, 10_000), default=50,
+                        help="how many (default: 50)")
+    parser.add_argument("--plans", type=bounded(int, 2, 10_000), default=100,
+                        help="at each (default: 100)")
+    args = parser.parse_args(arguments)
     states = symmetric_states(args.states, np.random.default_rng(0))
-    shown = [demonstrated(state, 32, np.random.default_rng(k)) for k, state in enumerate(states)]
-    again = measure(lambda state, rng: demonstrated(state, args.plans // 2, rng), states, shown)
-    print(sentence("the demonstrator, drawn again", again))
-    panels = []
-    for path in args.runs:
-        policy, meta = policies.load(path, PUSHT)
-        print(sentence(path, measure(lambda state, rng: motions(policy, state, args.plans, rng), states, shown)))
-        panels.append((states[0], meta["config"]["objective"], motions(policy, states[0], 24, np.random.default_rng(0))))
-    if args.picture:
-        draw.film_strip(args.picture, [("one state,\n24 plans", panels, "")])
-        print(f"picture: {args.picture}")
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"modes: {error}")
+    shown = [demonstrated(state, SHOWN, np.random.default_rng(k)) for k, state in enumerate(states)]
+    again = functools.partial(demonstrated, count=args.plans // 2)
+    print(sentence("the demonstrator again", measure(again, states, shown)))
+    for run in args.runs:
+        policy, _ = beyond.load(run, PUSHT)
+        move = functools.partial(motions, policy, count=args.plans)
+        print(sentence(run, measure(move, states, shown)))
