@@ -5,7 +5,7 @@
     python eval.py runs/pusht-mlp-0 --sampler ddim --sampler-steps 4
     python eval.py runs/pusht-mlp-0 --episodes 500 --seed 300000 --json scores.json
     python eval.py runs/pusht-mlp-0 --candidates 16   the best of 16 plans, tried in the simulator
-    python eval.py runs/pusht-mlp-0 --kick-block 50 45
+    python eval.py runs/pusht-mlp-0 --kick-block 50 45    the block is kicked: 50 px, 45 degrees
 
 Score is the mean over episodes of the highest min(coverage / 0.95, 1) that was reached; success is
 the share of episodes with coverage above 0.95 at some step. Use seeds below 10,000 for tuning (the
@@ -14,8 +14,17 @@ result that you report.
 
 To watch a policy, film it, or compare two of --json: python -m minidiff.pusht
 """
-import minidiff  # noqa: F401  first: it decides how many threads NumPy's BLAS takes
-# isort: split
+from minidiff import checkpoint  # minidiff first: it decides how many threads BLAS takes
+from minidiff.beyond import options
+from minidiff.policy import find
+from minidiff.progress import Progress
+from minidiff.pusht import SHIPPED_POLICY, scores
+from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.features import PUSHT
+from minidiff.pusht.rollout import evaluate
+from minidiff.pusht.study.candidates import BestOf
+from minidiff.pusht.study.disturbances import DisturbedEnv
+
 import argparse
 import concurrent.futures
 import functools
@@ -25,81 +34,58 @@ import time
 
 import numpy as np
 
-from minidiff import checkpoint
-from minidiff.beyond import options
-from minidiff.progress import Progress
-from minidiff.pusht import SHIPPED_POLICY, scores
-from minidiff.pusht.env import PushTEnv
-from minidiff.pusht.features import PUSHT
-from minidiff.pusht.rollout import evaluate
-from minidiff.pusht.study.candidates import BestOf
-from minidiff.pusht.study.disturbances import DisturbedEnv
-
 DISTURBANCES = ("kick_block", "kick_agent", "obs_noise", "action_latency")
-RANGES = {  # option: the least and the largest value that it may have
-    "episodes": (1, 1_000_000),
-    "max_steps": (1, 1_000_000),
-    "workers": (1, 1000),
-    "candidates": (1, 10_000),
-    "budget_ms": (0, 1_000_000),
-    "kick_block": (0, 512),
-    "kick_agent": (0, 512),
-    "obs_noise": (0, 512),
-    "action_latency": (0, 100),
-}
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_arguments(parser)
+        usage="python eval.py [RUN] [OPTIONS]", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    count = options.bounded(int, 1, 1_000_000)
+    pixels = options.bounded(float, 0, 512)
 
     add = parser.add_argument_group("what to run").add_argument
-    add("--episodes", type=int, default=100, metavar="N", help="how many (default: 100)")
+    add("--episodes", type=count, default=100, metavar="N", help="how many (default: 100)")
     add("--seed", type=int, default=5000,
         help="start of the first episode; the next ones follow (default: 5000)")
-    add("--max-steps", type=int, default=300, metavar="N",
+    add("--max-steps", type=count, default=300, metavar="N",
         help="an episode ends after so many steps, or with success (default: 300)")
     add("--seeding", choices=("legacy", "modern"), default="legacy",
         help="how a seed becomes a start; published seeds are legacy (default: legacy)")
-    add("--workers", type=int, default=os.cpu_count(), metavar="N",
+    add("--workers", type=count, default=os.cpu_count(), metavar="N",
         help="processes; the scores do not depend on it (default: one for each core)")
 
+    options.add_arguments(parser)
+
     add = parser.add_argument_group("how a plan is chosen").add_argument
-    add("--candidates", type=int, default=1, metavar="K",
+    add("--candidates", type=count, default=1, metavar="K",
         help="plans sampled for each decision; each is tried in a copy of the simulator, which a "
              "policy alone does not have, and the best is carried out (default: 1)")
-    add("--budget-ms", type=float, metavar="MS",
+    add("--budget-ms", type=options.bounded(float, 0, 1_000_000), metavar="MS",
         help="instead of --candidates: as many plans as can be tried in this time")
 
     add = parser.add_argument_group("what goes wrong in the world").add_argument
-    add("--kick-block", type=float, nargs=2, metavar=("PX", "DEGREES"), default=(0.0, 0.0),
-        help="once, in mid-episode, the block jumps so far and turns by so much; the policy then "
-             "has --max-steps more")
-    add("--kick-agent", type=float, default=0.0, metavar="PX",
+    add("--kick-block", type=pixels, nargs=2, metavar=("PX", "DEGREES"), default=(0.0, 0.0),
+        help="once, in mid-episode, the block jumps so far and turns by so much; from there the "
+             "policy has --max-steps more")
+    add("--kick-agent", type=pixels, default=0.0, metavar="PX",
         help="at that moment the agent jumps so far")
-    add("--obs-noise", type=float, default=0.0, metavar="PX",
-        help="standard deviation of the noise on observed positions")
-    add("--action-latency", type=int, default=0, metavar="STEPS",
-        help="steps from choosing an action to carrying it out")
+    add("--obs-noise", type=pixels, default=0.0, metavar="PX",
+        help="standard deviation of the noise on observed positions (default: 0)")
+    add("--action-latency", type=options.bounded(int, 0, 100), default=0, metavar="STEPS",
+        help="steps from choosing an action to carrying it out (default: 0)")
 
     add = parser.add_argument_group("output").add_argument
     add("--json", metavar="FILE", help="write every episode and the summary to FILE")
-
-    args = parser.parse_args()
-    for name, (least, largest) in RANGES.items():
-        for value in np.atleast_1d(getattr(args, name)):
-            if value is not None and not least <= value <= largest:
-                flag = name.replace("_", "-")
-                parser.error(f"--{flag} must be from {least} to {largest}, not {value:g}")
-    return args
+    return parser.parse_args()
 
 
 def main():
     args = parse_arguments()
     policy, meta, sampling = options.load_policy(args, PUSHT, SHIPPED_POLICY)
     config = meta["config"]
-    name = args.run or "the policy that comes with minidiff"
+    path = find(args.run or SHIPPED_POLICY)
+    name = path if args.run else "the policy that comes with minidiff"
     print(f"{name}: {config['net']}, {meta['update']:,} of {config['steps']:,} steps, "
           f"{meta['cpu_seconds']:.0f} CPU seconds, seed {config['seed']}")
 
@@ -133,7 +119,7 @@ def main():
     print(scores.sentence(summary))
     if args.json:
         checkpoint.write_json(args.json, {
-            "checkpoint": str(args.run or SHIPPED_POLICY), "options": vars(args), "config": config,
+            "checkpoint": str(path), "options": vars(args), "config": config,
             "summary": summary, "episodes": [episode._asdict() for episode in episodes]})
         print(f"every episode: {args.json}")
 

@@ -1,4 +1,4 @@
-"""What there is to do with PushT besides training (train.py) and scoring (eval.py)."""
+"""The commands of PushT, besides train.py and eval.py."""
 import importlib
 import sys
 

@@ -60,9 +60,9 @@ def sentence(s):
 def compare(a, b):
     """The mean differences b - a of score and success over the seeds that two score sheets share.
 
-    a, b: lists of Episodes. Episodes are paired by their seed, so the difficulty of a start cancels
-    out; the 95 % intervals are bootstraps over the pairs. `only_a` and `only_b` count the seeds at which
-    one succeeds alone. ValueError where no seed is in both.
+    a, b: lists of Episodes. They are paired by seed, so the difficulty of a start cancels out; the
+    95 % intervals are bootstraps over the pairs. `only_a` and `only_b` count the seeds at which one
+    succeeds alone. ValueError where no seed is in both.
     """
     by_seed = {e.seed: e for e in a}
     pairs = [(by_seed[e.seed], e) for e in b if e.seed in by_seed]
@@ -98,7 +98,8 @@ def bootstrap(values, resamples=2000):
 def wilson(successes, n, z=1.959964):
     """Wilson's 95 % interval for a proportion (Wilson 1927, JASA 22, 209-212) -> low, high.
 
-    All p with |successes / n - p| <= z sqrt(p (1 - p) / n); unlike p +- z s.e. it holds near 0 and 1.
+    All p with |successes / n - p| <= z sqrt(p (1 - p) / n). Unlike p +- z standard errors, it holds
+    near 0 and 1.
     """
     p = successes / n
     z2 = z * z / n

@@ -1,15 +1,15 @@
 """Candidates tried in the simulator, and worlds in which things go wrong."""
-from functools import partial
-
-import numpy as np
-import pytest
-
 from minidiff.pusht.data.expert import demonstrate
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.geometry import pose_error
 from minidiff.pusht.rollout import rollout
 from minidiff.pusht.study.candidates import BATCH, BestOf, best
 from minidiff.pusht.study.disturbances import DisturbedEnv
+
+from functools import partial
+
+import numpy as np
+import pytest
 
 
 class Scripted:

@@ -1,12 +1,12 @@
 """python -m minidiff.pusht: the table of commands, one by one, and errors as sentences."""
+from minidiff.pusht import __main__ as commands
+
 import importlib
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
-
-from minidiff.pusht import __main__ as commands
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]], ids=str)
@@ -27,7 +27,8 @@ def test_an_unknown_command_is_answered_with_those_that_there_are(capsys):
 
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
-def test_each_command_has_a_help_that_fits_a_screen(name, capsys):
+def test_each_command_has_a_help_that_fits_a_screen(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as end:
         commands.main([name, "--help"])
     assert end.value.code == 0

@@ -1,11 +1,4 @@
 """Episodes of a policy: in lockstep or alone, the same whatever else runs, on any executor."""
-import math
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from functools import partial
-
-import numpy as np
-import pytest
-
 from minidiff.beyond import samplers
 from minidiff.diffusion import ancestral_sampling
 from minidiff.pusht import rollout as rollouts
@@ -14,6 +7,13 @@ from minidiff.pusht.geometry import GOAL_POSE, SUCCESS_COVERAGE, coverage
 from minidiff.pusht.rollout import EpisodeNoise, evaluate, rollout
 from minidiff.pusht.scores import Episode
 from minidiff.pusht.study.candidates import BestOf
+
+import math
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pytest
 
 
 class Script:
@@ -73,7 +73,8 @@ def test_an_episodes_noise_does_not_depend_on_who_else_is_still_active():
 @pytest.mark.parametrize("sampler", [
     ancestral_sampling, partial(samplers.ddim_sampling, steps=3, eta=0.5),
     samplers.reverse_sde, partial(samplers.probability_flow, steps=3),
-    samplers.annealed_langevin, samplers.predictor_corrector], ids=str)
+    samplers.annealed_langevin, samplers.predictor_corrector],
+    ids=["ancestral", "ddim", "sde", "flow", "langevin", "pc"])
 def test_a_plan_in_a_batch_is_the_plan_of_each_episode_alone(tiny_policy, sampler):
     seeds, planner = [3, 1, 4, 15], tiny_policy(sampler=sampler)
     obs = np.random.default_rng(0).uniform(100, 400, (4, 2, 5))

@@ -1,4 +1,8 @@
 """Scores: summaries, the intervals around them, and the comparison of two evaluations."""
+from minidiff.pusht import scores
+from minidiff.pusht.scores import Episode
+from minidiff.pusht.study import compare
+
 import json
 import math
 import re
@@ -7,10 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from minidiff.pusht import scores
-from minidiff.pusht.scores import Episode
-from minidiff.pusht.study import compare
 
 # ---- summaries -----------------------------------------------------------------------------------
 

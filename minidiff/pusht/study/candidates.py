@@ -30,8 +30,8 @@ def best(env, scratch, plans):
 class BestOf:
     """Decides by trying `candidates` plans; use it as the `decide` of rollout and run_episode.
 
-    With budget_ms, as many plans, BATCH at a time, as can be sampled and tried in that time (ms) for
-    each decision, and at least BATCH.
+    With budget_ms, each decision tries as many plans, BATCH at a time, as fit into that time (ms),
+    and at least BATCH.
     """
 
     def __init__(self, policy, candidates, budget_ms=None):

@@ -4,7 +4,7 @@
     python eval.py runs/b --seed 300000 --json b.json
     python -m minidiff.pusht compare a.json b.json
 
-Episodes are paired by their seed, so the difficulty of a start cancels out, and a difference shows
+They are paired by seed, so the difficulty of a start cancels out, and a difference shows
 with fewer episodes than the two intervals alone would suggest.
 """
 import argparse
