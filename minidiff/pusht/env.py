@@ -12,16 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .geometry import (
-    AGENT_RADIUS,
-    BAR,
-    CENTER_OF_GRAVITY,
-    STEM,
-    SUCCESS_COVERAGE,
-    WORLD_SIZE,
-    coverage,
-    keypoints,
-)
+from . import geometry
+from .geometry import SUCCESS_COVERAGE, WORLD_SIZE, coverage, keypoints
 
 try:
     import pymunk
@@ -207,14 +199,15 @@ class PushTEnv:
         space.damping = 0.0  # the share of its velocity that a body keeps over a second
         space.add(*[pymunk.Segment(space.static_body, a, b, 2) for a, b in _WALLS])
         agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
-        block = pymunk.Body(1, 2 * pymunk.moment_for_poly(1, BAR))  # as the original: the bar twice
-        block.center_of_gravity = CENTER_OF_GRAVITY
+        moment = 2 * pymunk.moment_for_poly(1, geometry.BAR)  # the original counts the bar twice
+        block = pymunk.Body(1, moment)
+        block.center_of_gravity = geometry.CENTER_OF_GRAVITY
         # The space first meets both bodies in these places, then they jump to the start: what its
         # search tree saw first decides how a start with an overlap is pushed apart.
         agent.position = (256, 400)
         block.position = (256, 300)
-        space.add(agent, pymunk.Circle(agent, AGENT_RADIUS))
-        space.add(block, pymunk.Poly(block, BAR), pymunk.Poly(block, STEM))
+        space.add(agent, pymunk.Circle(agent, geometry.AGENT_RADIUS))
+        space.add(block, pymunk.Poly(block, geometry.BAR), pymunk.Poly(block, geometry.STEM))
 
         agent.position = start[:2]
         if order == "legacy":

@@ -22,23 +22,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import geometry
 from ..env import PushTEnv
-from ..geometry import (
-    AGENT_RADIUS,
-    CENTER_OF_GRAVITY,
-    CONVEX,
-    OUTLINE,
-    WORLD_SIZE,
-    distance,
-    pose_error,
-    to_body,
-    to_world,
-)
+from ..geometry import CONVEX, OUTLINE, WORLD_SIZE, distance, pose_error, to_body, to_world
 
 TRAVEL = 18  # px a step on the way to a stand
 STROKE = 10  # px a step while pushing
 HOLD = 2  # steps of rest after a push
-STAND = AGENT_RADIUS + 6  # px from a contact to the agent's centre before the push
+STAND = geometry.AGENT_RADIUS + 6  # px from a contact to the agent's centre before the push
 
 SIDE = np.roll(OUTLINE, -1) - OUTLINE  # side k runs from OUTLINE[k] to OUTLINE[k + 1]
 NORMAL = -1j * SIDE / np.abs(SIDE)  # outwards
@@ -195,7 +186,7 @@ def step_back(point):
 
 def escape(agent, pose):
     """Actions (3, 2): to 18 px farther from the T's centre of gravity, and rest."""
-    away = agent - to_world(complex(*CENTER_OF_GRAVITY), pose)
+    away = agent - to_world(complex(*geometry.CENTER_OF_GRAVITY), pose)
     return as_actions(np.repeat(agent + 18 * away / max(abs(away), 1e-9), 1 + HOLD))
 
 
