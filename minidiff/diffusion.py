@@ -1,50 +1,56 @@
-"""The paper: noise schedule, forward process, posterior, training objective, reverse process, variational bound.
+"""The paper: noise schedule, forward process, objective, reverse process, variational bound.
 
-One convention everywhere: t runs 1..T as in the paper, and every table has T+1 entries with alpha_bar[0] = 1, so the
-code reads alpha_bar[t] and alpha_bar[t-1] and no index is ever shifted. "Eq." numbers are those of the table in the
-README; Ho = Ho, Jain & Abbeel 2020 (DDPM).
+One convention everywhere: t runs 1..T as in the paper, and every table has T+1 entries with
+alpha_bar[0] = 1. So the code reads alpha_bar[t] and alpha_bar[t-1], and no index is ever shifted.
+"Eq." numbers are those of the table in the README. Ho = Ho, Jain & Abbeel 2020 (DDPM).
 
-Shapes, in every function: x0, x_t, eps are (B, H, D): batch, horizon, action dimension; t is an int array (B,), or one
-int for the whole batch, in 1..T. Tables are float64; results have the precision of x. x0 may be an array or a Tensor.
+Shapes, in every function: x0, x_t, eps are (B, H, D): batch, horizon, action dimension. t is an int
+array (B,), or one int for the whole batch, in 1..T. Tables are float64; results have the precision
+of x. x0 may be an array or a Tensor.
 """
-from types import SimpleNamespace
-
 import numpy as np
 
 from . import tensor as tn
 from .layers import mse
-from .tensor import Tensor, tensor
+from .tensor import Tensor, stop_gradient, tensor
 
-
-# ---- noise schedule -----------------------------------------------------------------------------------------------
+# ---- noise schedule ------------------------------------------------------------------------------
 
 class Schedule:
-    """beta_1..beta_T and what follows from them. Eq. 3: alpha_t = 1 - beta_t, alpha_bar_t = prod_{s<=t} alpha_s.
+    """beta_1..beta_T and what follows from them.
 
-    beta: (T,), each strictly between 0 and 1. All tables are (T+1,) and read table[t]; entry 0 says "no noise yet".
+    Eq. 3: alpha_t = 1 - beta_t,   alpha_bar_t = prod_{s<=t} alpha_s.
+
+    beta: (T,), each strictly between 0 and 1, else ValueError. All tables are (T+1,) and read
+    table[t]; entry 0 says "no noise yet".
     """
 
     def __init__(self, beta):
         beta = np.asarray(beta, np.float64)
         if beta.ndim != 1 or not len(beta) or not ((beta > 0) & (beta < 1)).all():
-            raise ValueError("a schedule takes a list of at least one beta, each strictly between 0 and 1")
-        self.T, t = len(beta), np.arange(1, len(beta) + 1)
+            raise ValueError("a schedule takes a list of at least one beta, "
+                             "each strictly between 0 and 1")
+        self.T = len(beta)
+        t = np.arange(1, self.T + 1)
         self.beta = _table(0, beta)
         self.alpha = 1 - self.beta
         self.alpha_bar = np.cumprod(self.alpha)
-        self.signal, self.noise = np.sqrt(self.alpha_bar), np.sqrt(1 - self.alpha_bar)  # x_t = signal x_0 + noise eps
-        self.snr = _table(np.inf, self.alpha_bar[t] / (1 - self.alpha_bar[t]))  # signal-to-noise ratio of x_t
-        # The posterior q(x_{t-1} | x_t, x_0), Ho eq. 6-7: variance beta_tilde, mean c_x0 x_0 + c_xt x_t
+        # x_t = signal x_0 + noise eps; snr is the signal-to-noise ratio of x_t
+        self.signal = np.sqrt(self.alpha_bar)
+        self.noise = np.sqrt(1 - self.alpha_bar)
+        self.snr = _table(np.inf, self.alpha_bar[t] / (1 - self.alpha_bar[t]))
+        # the posterior, see q_posterior: variance beta_tilde, mean c_x0 x_0 + c_xt x_t
         remaining = (1 - self.alpha_bar[t - 1]) / (1 - self.alpha_bar[t])
         self.beta_tilde = _table(0, remaining * beta)
         self.c_x0 = _table(1, np.sqrt(self.alpha_bar[t - 1]) * beta / (1 - self.alpha_bar[t]))
         self.c_xt = _table(0, np.sqrt(self.alpha[t]) * remaining)
         self.log_beta = _table(-np.inf, np.log(beta))
-        # beta_tilde_1 = 0 has no logarithm: that of t = 2 stands there (Nichol & Dhariwal 2021, section 3.1)
+        # beta_tilde_1 = 0 has no logarithm: that of t = 2 stands there (Nichol & Dhariwal 2021)
         floor = self.beta_tilde[min(2, self.T)] or beta[0]
         self.log_beta_tilde = np.log(np.where(self.beta_tilde > 0, self.beta_tilde, floor))
-        self.posterior_entropy = 0.5 * (np.log(2 * np.pi) + 1 + self.log_beta_tilde)  # nats for each number of x_{t-1}
-        self.posterior_entropy[:2] = 0  # x_0 given x_0
+        # entropy of the posterior, in nats for each number of x_{t-1}; x_0 given x_0 has none
+        self.posterior_entropy = 0.5 * (np.log(2 * np.pi) + 1 + self.log_beta_tilde)
+        self.posterior_entropy[:2] = 0
 
 
 def _table(entry_0, entries):
@@ -52,13 +58,21 @@ def _table(entry_0, entries):
 
 
 def linear_schedule(T):
-    """beta from 1e-4 to 0.02 in equal steps (Ho, section 4). That was made for T = 1000; scaled by 1000/T the chain
-    reaches the prior for any T. At most 0.999."""
+    """beta from 1e-4 to 0.02 in equal steps (Ho, section 4), scaled by 1000/T; at most 0.999.
+
+    Why scaled: log alpha_bar_T = sum_t log(1 - beta_t), about -sum_t beta_t = -0.01005 T. These
+    numbers were made for T = 1000, where alpha_bar_T = 4e-5: x_T is noise. For T = 100, unscaled,
+    alpha_bar_T = 0.36: x_T still shows x_0, while sampling starts from pure noise, which the
+    network never saw in training. Scaling keeps the sum, whatever T is.
+    """
     return Schedule(np.minimum(np.linspace(1e-4, 0.02, T) * 1000 / T, 0.999))
 
 
 def cosine_schedule(T, s=0.008):
-    """alpha_bar_t = f(t)/f(0), f(t) = cos^2(pi/2 (t/T + s)/(1 + s)), beta <= 0.999 (Nichol & Dhariwal 2021, eq. 17)."""
+    """alpha_bar_t = f(t)/f(0), f(t) = cos^2(pi/2 (t/T + s)/(1 + s)); beta <= 0.999.
+
+    Nichol & Dhariwal 2021, eq. 17. A function of t/T, so it needs no scaling.
+    """
     f = np.cos(np.pi / 2 * (np.arange(T + 1) / T + s) / (1 + s)) ** 2
     return Schedule(np.minimum(1 - f[1:] / f[:-1], 0.999))
 
@@ -66,17 +80,21 @@ def cosine_schedule(T, s=0.008):
 SCHEDULES = {"cosine": cosine_schedule, "linear": linear_schedule}
 
 
-def at(table, t, x):
-    """table[t], in the precision of x and shaped to multiply it: (B, 1, 1) for t (B,), a number for one t."""
+def gather(table, t, x):
+    """table[t], in the precision of x and shaped to multiply it.
+
+    (B, 1, 1) for t (B,), a number for one t.
+    """
     values = np.asarray(table[t], x.dtype)
     return values.reshape(values.shape + (1,) * (len(x.shape) - 1)) if values.ndim else values
 
 
-# ---- forward process ----------------------------------------------------------------------------------------------
+# ---- forward process -----------------------------------------------------------------------------
 
 def q_step(schedule, x_prev, t, eps):
-    """Eq. 1: a draw from q(x_t | x_{t-1}) = N(sqrt(1-beta_t) x_{t-1}, beta_t I), from eps ~ N(0, I)."""
-    return at(np.sqrt(1 - schedule.beta), t, x_prev) * x_prev + at(np.sqrt(schedule.beta), t, x_prev) * eps
+    """Eq. 1: a sample of q(x_t | x_{t-1}) = N(sqrt(1-beta_t) x_{t-1}, beta_t I); eps ~ N(0, I)."""
+    keep = gather(np.sqrt(1 - schedule.beta), t, x_prev)
+    return keep * x_prev + gather(np.sqrt(schedule.beta), t, x_prev) * eps
 
 
 def q_chain(schedule, x0, rng):
@@ -88,37 +106,74 @@ def q_chain(schedule, x0, rng):
 
 
 def q_mean_variance(schedule, x0, t):
-    """Eq. 4: mean and variance of q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1-alpha_bar_t) I)."""
-    return at(schedule.signal, t, x0) * x0, at(1 - schedule.alpha_bar, t, x0)
+    """Eq. 4: mean and variance of q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1-alpha_bar_t) I).
+
+    By induction over eq. 1. At t = 0 it holds: mean x_0, variance 0. If it holds at t-1, one step
+    multiplies the mean by sqrt(alpha_t) and the variance by alpha_t, and adds beta_t:
+
+        mean      sqrt(alpha_t) sqrt(alpha_bar_{t-1}) x_0 = sqrt(alpha_bar_t) x_0
+        variance  alpha_t (1 - alpha_bar_{t-1}) + beta_t = alpha_t - alpha_bar_t + 1 - alpha_t
+                  = 1 - alpha_bar_t
+
+    And a Gaussian that is scaled, with independent Gaussian noise added, is Gaussian.
+    """
+    return gather(schedule.signal, t, x0) * x0, gather(1 - schedule.alpha_bar, t, x0)
 
 
 def q_sample(schedule, x0, t, eps):
-    """Eq. 5: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1-alpha_bar_t) eps, any t in one step; differentiable in x_0."""
-    return at(schedule.signal, t, x0) * x0 + at(schedule.noise, t, x0) * eps
+    """Eq. 5: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1-alpha_bar_t) eps; differentiable in x_0."""
+    return gather(schedule.signal, t, x0) * x0 + gather(schedule.noise, t, x0) * eps
 
 
 def q_posterior(schedule, x0, x_t, t):
-    """Mean and variance of q(x_{t-1} | x_t, x_0), Gaussian by Bayes' rule (Ho eq. 6-7)."""
-    mean = at(schedule.c_x0, t, x_t) * x0 + at(schedule.c_xt, t, x_t) * x_t
-    return mean, at(schedule.beta_tilde, t, x_t)
+    """Mean and variance of q(x_{t-1} | x_t, x_0), a Gaussian by Bayes' rule (Ho eq. 6-7).
+
+    Write x for x_{t-1} and a for alpha_bar_{t-1}. Up to a constant, -2 log of
+    q(x_t | x) q(x | x_0) is, by eq. 1 and 4,
+
+        (x_t - sqrt(alpha_t) x)^2 / beta_t + (x - sqrt(a) x_0)^2 / (1-a)
+
+    Complete the square. The factor of x^2 is the inverse of the variance, beta_tilde_t:
+
+        alpha_t/beta_t + 1/(1-a) = (alpha_t (1-a) + beta_t) / (beta_t (1-a))
+        beta_tilde_t = beta_t (1-a) / (1-alpha_bar_t),   as alpha_t (1-a) + beta_t = 1-alpha_bar_t
+
+    The factor of -2x is sqrt(alpha_t) x_t / beta_t + sqrt(a) x_0 / (1-a); times beta_tilde_t it is
+    the mean:
+
+        mean = sqrt(a) beta_t / (1-alpha_bar_t) x_0 + sqrt(alpha_t) (1-a) / (1-alpha_bar_t) x_t
+    """
+    mean = gather(schedule.c_x0, t, x_t) * x0 + gather(schedule.c_xt, t, x_t) * x_t
+    return mean, gather(schedule.beta_tilde, t, x_t)
 
 
 def x0_from_eps(schedule, x_t, t, eps):
-    """Eq. 5 solved for x_0: (x_t - sqrt(1-alpha_bar_t) eps) / sqrt(alpha_bar_t)."""
-    return (x_t - at(schedule.noise, t, x_t) * eps) / at(schedule.signal, t, x_t)
+    """Eq. 5 solved for x_0: (x_t - sqrt(1-alpha_bar_t) eps) / sqrt(alpha_bar_t).
+
+    Given x_t there is one unknown: eps, x_0 and v = sqrt(alpha_bar_t) eps - sqrt(1-alpha_bar_t) x_0
+    (Salimans & Ho 2022) are affine functions of each other. So their errors are proportional. At
+    fixed x_t, d x_0 = -sqrt((1-alpha_bar)/alpha_bar) d eps and d v = d eps / sqrt(alpha_bar), hence
+
+        |d eps|^2 = SNR_t |d x_0|^2 = alpha_bar_t |d v|^2,   SNR_t = alpha_bar_t / (1-alpha_bar_t)
+    """
+    return (x_t - gather(schedule.noise, t, x_t) * eps) / gather(schedule.signal, t, x_t)
 
 
 def eps_from_x0(schedule, x_t, t, x0):
     """Eq. 5 solved for eps: (x_t - sqrt(alpha_bar_t) x_0) / sqrt(1-alpha_bar_t)."""
-    return (x_t - at(schedule.signal, t, x_t) * x0) / at(schedule.noise, t, x_t)
+    return (x_t - gather(schedule.signal, t, x_t) * x0) / gather(schedule.noise, t, x_t)
 
 
 def score_from_eps(schedule, t, eps):
-    """Eq. 13: grad_{x_t} log q(x_t | x_0) = -eps / sqrt(1-alpha_bar_t): to predict the noise is to match the score."""
-    return eps / -at(schedule.noise, t, eps)
+    """Eq. 13: grad_{x_t} log q(x_t | x_0) = -eps / sqrt(1-alpha_bar_t).
+
+    log q(x_t | x_0) = -|x_t - sqrt(alpha_bar) x_0|^2 / (2 (1-alpha_bar)) + const, and the numerator
+    is |sqrt(1-alpha_bar) eps|^2. So to predict the noise is to match the score.
+    """
+    return eps / -gather(schedule.noise, t, eps)
 
 
-# ---- training objective -------------------------------------------------------------------------------------------
+# ---- training objective --------------------------------------------------------------------------
 
 def sample_t(schedule, batch, rng):
     """Eq. 12: t ~ U{1, .., T}, one for each of a batch, (B,)."""
@@ -126,59 +181,113 @@ def sample_t(schedule, batch, rng):
 
 
 def bound_weight(schedule, variance="beta"):
-    """lambda(t) with which the eps error *is* the bound's error term: beta^2 / (2 sigma^2 alpha (1-alpha_bar)), a table
-    (T+1,), sigma^2 the variance of p_theta (Ho eq. 12). What else the terms hold does not depend on eps_theta."""
-    sigma2 = VARIANCES[variance](schedule)[1:]
-    with np.errstate(divide="ignore"):  # beta_tilde_1 = 0: the last step is deterministic, its density infinite
-        return _table(0, schedule.beta[1:]**2 / (2 * sigma2 * schedule.alpha[1:] * (1 - schedule.alpha_bar[1:])))
+    """lambda(t) = beta_t^2 / (2 sigma_t^2 alpha_t (1-alpha_bar_t)), a table (T+1,) (Ho eq. 12).
+
+    From the bound to the eps error: for t > 1 a term of the bound is a KL between two Gaussians,
+    q(x_{t-1} | x_t, x_0) and p_theta with variance sigma_t^2. All that depends on theta in it is
+    |mean difference|^2 / (2 sigma_t^2). Both means are c_x0 x_0 + c_xt x_t, one with the true x_0,
+    one with the predicted x_0, so their difference is c_x0 d x_0 and (see x0_from_eps)
+
+        c_x0^2 |d x_0|^2 = alpha_bar_{t-1} beta_t^2 / (1-alpha_bar_t)^2 |d eps|^2 / SNR_t
+                         = beta_t^2 / (alpha_t (1-alpha_bar_t)) |d eps|^2
+
+    L_simple drops this factor, or puts another lambda(t) in its place (see loss_weight).
+    """
+    t = slice(1, None)
+    sigma2 = fixed_variance(schedule, variance)[t]
+    with np.errstate(divide="ignore"):  # beta_tilde_1 = 0: the last step has an infinite density
+        denominator = 2 * sigma2 * schedule.alpha[t] * (1 - schedule.alpha_bar[t])
+        return _table(0, schedule.beta[t]**2 / denominator)
 
 
-WEIGHTS = {  # name -> function(schedule) -> lambda at t = 1..T, up to a factor
-    "uniform": lambda s: np.ones(s.T),  # Ho eq. 14: every timestep's eps error counts the same
-    "inverse-alpha-bar": lambda s: np.minimum(1 / s.alpha_bar[1:], 1e4),  # the error of v, see nn.Denoiser
-    "min-snr": lambda s: np.minimum(s.snr[1:], 5) / s.snr[1:],  # Hang et al. 2023: the x_0 error by its SNR, up to 5
-    "bound": lambda s: bound_weight(s)[1:],  # the variational bound with the variance beta, eq. 10
-}
+def uniform_weight(schedule):
+    """1: every timestep's eps error counts the same (Ho eq. 14)."""
+    return _table(0, np.ones(schedule.T))
+
+
+def v_weight(schedule):
+    """1/alpha_bar_t, at most 1e4: the error of v, which the network inside Denoiser predicts."""
+    return _table(0, np.minimum(1 / schedule.alpha_bar[1:], 1e4))
+
+
+def min_snr_weight(schedule):
+    """min(SNR_t, 5)/SNR_t: the x_0 error weighted by its SNR, up to 5 (Hang et al. 2023)."""
+    return _table(0, np.minimum(schedule.snr[1:], 5) / schedule.snr[1:])
+
+
+WEIGHTS = {"uniform": uniform_weight, "inverse-alpha-bar": v_weight, "min-snr": min_snr_weight,
+           "bound": bound_weight}
 
 
 def loss_weight(schedule, name):
     """lambda(t) by its name in WEIGHTS as a table (T+1,), scaled to mean one over t = 1..T."""
     weight = WEIGHTS[name](schedule)
-    return _table(0, weight / weight.mean())
+    return weight / weight[1:].mean()
 
 
 def l_simple(schedule, eps_theta, x0, t, eps, cond, weight):
-    """Eq. 11: L_simple = E[lambda(t) ||eps - eps_theta(x_t, t)||^2], as the mean over batch, horizon and dimensions.
+    """Eq. 11: L_simple = E[lambda(t) ||eps - eps_theta(x_t, t)||^2].
 
-    t (B,) by eq. 12 and eps ~ N(0, I) are the draws that the expectation is over; cond (B, F) is what the network may
-    know besides; weight is a table of lambda (T+1,). Returns a Tensor with one number.
+    The mean over batch, horizon and dimensions, for t (B,) by eq. 12 and eps ~ N(0, I).
+    cond (B, F): what the network may know besides. weight: a table of lambda (T+1,). Returns a
+    Tensor with one number.
     """
     x_t = q_sample(schedule, x0, t, eps)
-    return mse(eps_theta(x_t, t, cond), eps, at(weight, t, x0))
+    return mse(eps_theta(x_t, t, cond), eps, gather(weight, t, x0))
 
 
-# ---- reverse process ----------------------------------------------------------------------------------------------
+# ---- reverse process -----------------------------------------------------------------------------
+
+def fixed_variance(schedule, variance):
+    """The table (T+1,) of a Sigma_theta that is not learned: "beta" or "beta-tilde".
+
+    The best variance around the ideal mean is beta_tilde_t + c_x0^2 Var(x_0 | x_t): what the
+    posterior leaves open, plus what is not known of x_0. Its two limits:
+
+        x_0 one point     Var(x_0 | x_t) = 0                 sigma^2 = beta_tilde_t
+        x_0 ~ N(0, I)     Var(x_0 | x_t) = 1-alpha_bar_t     sigma^2 = beta_t
+
+    In the second, with a for alpha_bar_{t-1}: beta (1-a + a beta) / (1-alpha_bar_t) = beta, as
+    a (1-beta) = alpha_bar_t. For data in between, the best variance lies in between.
+    """
+    if variance == "beta":
+        return schedule.beta
+    if variance == "beta-tilde":
+        return schedule.beta_tilde
+    raise ValueError(f"variance '{variance}': choose from beta-tilde, beta, learned")
+
+
+def mean_from_eps(schedule, eps_hat, x_t, t, clip=None):
+    """mu_theta: the posterior's mean at the predicted x_0 (Ho eq. 11).
+
+    clip bounds the predicted x_0 to [-clip, clip]: near t = T a small error of eps is a large one
+    of x_0.
+    """
+    x0_hat = x0_from_eps(schedule, x_t, t, eps_hat)
+    if clip is not None:
+        x0_hat = tn.clip(x0_hat, -clip, clip)
+    return q_posterior(schedule, x0_hat, x_t, t)[0]
+
+
+def learned_variance(schedule, v, x_t, t):
+    """exp(v log beta_t + (1-v) log beta_tilde_t) (Nichol & Dhariwal 2021, eq. 15)."""
+    low = gather(schedule.log_beta_tilde, t, x_t)
+    return tn.exp(v * (gather(schedule.log_beta, t, x_t) - low) + low)
+
 
 def p_mean_variance(schedule, eps_theta, x_t, t, cond, variance="beta-tilde", clip=None):
     """Eq. 6: mean and variance, two Tensors, of p_theta(x_{t-1} | x_t) = N(mu_theta, Sigma_theta).
 
-    mu_theta is the posterior's mean with x_0 as eps_theta sees it (Ho eq. 11). Sigma_theta is fixed to beta_t or
-    beta_tilde_t, or "learned": exp(v log beta_t + (1-v) log beta_tilde_t), v from the network (Nichol & Dhariwal 2021,
-    eq. 15). clip bounds that x_0 to [-clip, clip]: near t = T a small error of eps is a large one of x_0.
+    variance: "beta-tilde" or "beta" (see fixed_variance), or "learned", if the network predicts v.
+    clip: see mean_from_eps.
     """
     if variance == "learned":
-        eps, v = eps_theta.with_variance(x_t, t, cond)
-        low = at(schedule.log_beta_tilde, t, x_t)
-        sigma2 = tn.exp(v * (at(schedule.log_beta, t, x_t) - low) + low)
+        eps_hat, v = eps_theta.with_variance(x_t, t, cond)
+        sigma2 = learned_variance(schedule, v, x_t, t)
     else:
-        eps, sigma2 = eps_theta(x_t, t, cond), tensor(at(VARIANCES[variance](schedule), t, x_t))
-    x0 = x0_from_eps(schedule, x_t, t, eps)
-    if clip is not None:
-        x0 = tn.clip(x0, -clip, clip)
-    return q_posterior(schedule, x0, x_t, t)[0], sigma2
-
-
-VARIANCES = {"beta-tilde": lambda s: s.beta_tilde, "beta": lambda s: s.beta}  # the best for a point, and for N(0, I)
+        eps_hat = eps_theta(x_t, t, cond)
+        sigma2 = tensor(gather(fixed_variance(schedule, variance), t, x_t))
+    return mean_from_eps(schedule, eps_hat, x_t, t, clip), sigma2
 
 
 def prior(shape, rng, dtype=np.float32):
@@ -187,18 +296,22 @@ def prior(shape, rng, dtype=np.float32):
 
 
 def p_sample(schedule, eps_theta, x_t, t, cond, rng, variance="beta-tilde", clip=None):
-    """A draw from p_theta(x_{t-1} | x_t), a Tensor, differentiable as eq. 5 is: mean + sigma z, z ~ N(0, I).
+    """A sample of p_theta(x_{t-1} | x_t), a Tensor: mean + sigma z, z ~ N(0, I) (Ho, algorithm 2).
 
-    The last step, t = 1, takes the mean alone: noise would only blur a finished sample (Ho, algorithm 2).
+    The last step, t = 1, takes the mean, which is the predicted x_0 (c_x0 = 1, c_xt = 0), and adds
+    no noise: its posterior variance beta_tilde_1 is 0, as x_0 is known given x_0, and the noise of
+    another sigma would only blur a finished sample.
     """
-    mean, var = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance, clip)
-    return mean + tn.sqrt(var) * rng.standard_normal(mean.shape, dtype=mean.dtype) if t > 1 else mean
+    mean, sigma2 = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance, clip)
+    if t == 1:
+        return mean
+    return mean + tn.sqrt(sigma2) * rng.standard_normal(mean.shape, dtype=mean.dtype)
 
 
 def ancestral_sampling(schedule, eps_theta, x_T, cond, rng, variance="beta-tilde", clip=None):
     """Eq. 14: from x_T through the learned transitions down to x_0; yields x_T, x_{T-1}, .., x_0.
 
-    If x_T is a Tensor, so is all that comes out, and x_0 can be differentiated through the whole chain.
+    If x_T is a Tensor, so is all that comes out, and x_0 can be differentiated through the chain.
     """
     x = x_T
     yield x
@@ -208,7 +321,7 @@ def ancestral_sampling(schedule, eps_theta, x_T, cond, rng, variance="beta-tilde
         yield x
 
 
-# ---- variational bound --------------------------------------------------------------------------------------------
+# ---- variational bound ---------------------------------------------------------------------------
 
 def gaussian_kl(mean, variance, other_mean, other_variance):
     """KL(N(mean, variance) || N(other_mean, other_variance)) in nats, element by element."""
@@ -217,44 +330,68 @@ def gaussian_kl(mean, variance, other_mean, other_variance):
 
 
 def bound_term(schedule, eps_theta, x0, x_t, t, cond, variance="beta"):
-    """Eq. 9: the bound's term for t (Ho eq. 5), in nats, a Tensor (B, H, D): -E_q[log p_theta(x_{t-1} | x_t)] less the
-    entropy of q(x_{t-1} | x_t, x_0), which is
+    """Eq. 9: the bound's term for t (Ho eq. 5), in nats, a Tensor (B, H, D).
+
+    -E_q[log p_theta(x_{t-1} | x_t)] less the entropy of q(x_{t-1} | x_t, x_0), which is
 
         t = 2..T:  L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t))
-        t = 1:     L_0 = -log p_theta(x_0 | x_1), as x_0 is known; with the variance beta-tilde, 0 there, it has no value
+        t = 1:     L_0 = -log p_theta(x_0 | x_1), as x_0 is known; with the variance beta-tilde,
+                   which is 0 there, it has no value
     """
     mean, sigma2 = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance)
+    return _bound_term(schedule, mean, sigma2, x0, x_t, t)
+
+
+def _bound_term(schedule, mean, sigma2, x0, x_t, t):
+    """bound_term for the mean and variance of p_theta."""
     q_mean, q_variance = q_posterior(schedule, x0, x_t, t)
     error = mean - q_mean
     cross_entropy = 0.5 * (tn.log(2 * np.pi * sigma2) + (error * error + q_variance) / sigma2)
-    return cross_entropy - at(schedule.posterior_entropy, t, x_t)
+    return cross_entropy - gather(schedule.posterior_entropy, t, x_t)
 
 
 def variational_bound(schedule, eps_theta, x0, cond, rng, variance="beta"):
-    """Eq. 10: terms [L_0, .., L_{T-1}, L_T] (T+1,) whose sum bounds -log p_theta(x_0), in nats for each number of x_0.
+    """Eq. 10: terms [L_0, .., L_{T-1}, L_T] (T+1,) whose sum bounds -log p_theta(x_0).
 
-    L_T = KL(q(x_T | x_0) || p(x_T)). Averages over the batch, with one draw of x_t for every term and sample.
-    Eq. 8: in expectation over x_0 the sum is KL(q(x_{0:T}) || p_theta(x_{0:T})) plus the entropy of q(x_0), which no
-    model can change: so to lower the bound is to lower that divergence, and it never falls below the entropy.
+    In nats for each number of x_0, averages over the batch, with one sample of x_t for every term
+    and sample. L_T = KL(q(x_T | x_0) || p(x_T)).
+
+    Eq. 8: in expectation over x_0 the sum is KL(q(x_{0:T}) || p_theta(x_{0:T})) plus the entropy of
+    q(x_0). No model can change the entropy: to lower the bound is to lower the divergence, and the
+    bound never falls below the entropy.
     """
-    terms = [bound_term(schedule, eps_theta, x0, q_sample(schedule, x0, t, rng.standard_normal(x0.shape, dtype=x0.dtype)),
-                        t, cond, variance).data.mean() for t in range(1, schedule.T + 1)]
-    prior_term = gaussian_kl(*q_mean_variance(schedule, x0, schedule.T), 0, 1)
-    return np.array([*terms, prior_term.mean()], np.float64)
+    terms = []
+    for t in range(1, schedule.T + 1):
+        x_t = q_sample(schedule, x0, t, rng.standard_normal(x0.shape, dtype=x0.dtype))
+        terms.append(bound_term(schedule, eps_theta, x0, x_t, t, cond, variance).data.mean())
+    mean, variance_T = q_mean_variance(schedule, x0, schedule.T)
+    return np.array([*terms, gaussian_kl(mean, variance_T, 0, 1).mean()], np.float64)
 
 
-def l_vlb(schedule, eps_theta, x0, t, eps, cond, variance="learned"):
-    """Eq. 10 to be trained on: T E_t[L_{t-1}] for t as in eq. 12, which is L_0 + .. + L_{T-1}; what is left, L_T, has no
-    theta. With a fixed variance it has the gradient of L_simple under `bound_weight`. Returns a Tensor, one number."""
-    terms = bound_term(schedule, eps_theta, x0, q_sample(schedule, x0, t, eps), t, cond, variance)
+def l_vlb(schedule, eps_theta, x0, t, eps, cond, weight=None, variance="learned"):
+    """Eq. 10 as an objective: T E_t[L_{t-1}] for t as in eq. 12, which is L_0 + .. + L_{T-1}.
+
+    L_T has no theta. With a fixed variance its gradient is that of L_simple under `bound_weight`.
+    `weight` is not used: the bound has its own. Returns a Tensor with one number.
+    """
+    x_t = q_sample(schedule, x0, t, eps)
+    terms = bound_term(schedule, eps_theta, x0, x_t, t, cond, variance)
     return tn.sum(terms) * (schedule.T / terms.data.size)
 
 
 def l_hybrid(schedule, eps_theta, x0, t, eps, cond, weight, share=1e-3):
-    """L_simple + share L_vlb (Nichol & Dhariwal 2021, eq. 16): eps_theta learns from the first term alone, the learned
-    variance from the second, in which the mean is held fixed. Returns a Tensor with one number."""
+    """L_simple + share L_vlb (Nichol & Dhariwal 2021, eq. 16). Returns a Tensor with one number.
+
+    eps_theta learns from the first term alone, the learned variance from the second: no gradient
+    flows there to the mean.
+    """
     x_t = q_sample(schedule, x0, t, eps)
-    seen, v = eps_theta.with_variance(x_t, t, cond)
-    mean_held = SimpleNamespace(with_variance=lambda *_: (Tensor(seen.data), v))
-    terms = bound_term(schedule, mean_held, x0, x_t, t, cond, "learned")
-    return mse(seen, eps, at(weight, t, x0)) + tn.sum(terms) * (share * schedule.T / terms.data.size)
+    eps_hat, v = eps_theta.with_variance(x_t, t, cond)
+    sigma2 = learned_variance(schedule, v, x_t, t)
+    mean = mean_from_eps(schedule, stop_gradient(eps_hat), x_t, t)
+    terms = _bound_term(schedule, mean, sigma2, x0, x_t, t)
+    vlb = tn.sum(terms) * (share * schedule.T / terms.data.size)
+    return mse(eps_hat, eps, gather(weight, t, x0)) + vlb
+
+
+LOSSES = {"simple": l_simple, "hybrid": l_hybrid, "bound": l_vlb}

@@ -1,7 +1,8 @@
 """The operations of a neural network, each one fused: many elementary steps, one entry on the tape.
 
-The same results come out of the elementary operations of tensor.py; written as a whole, with the backward worked out by
-hand, they touch each big array as few times as can be, which makes a training step as fast as PyTorch's (README, Speed).
+The elementary operations of tensor.py give the same results (tests/test_autograd.py writes each
+layer so). Fused, with the backward worked out by hand, a layer passes over each big array as few
+times as it can, and a training step is about as fast as PyTorch's.
 """
 import functools
 
@@ -13,8 +14,8 @@ from .tensor import elementwise, mismatch, record, tensor
 def linear(x, W, b):
     """x W + b. x: (..., I), W: (I, O), b: (O,) -> (..., O)."""
     x = tensor(x)
-    rows, shape = _rows(x.data), W.data.shape
-    if rows.shape[1:] != shape[:1] or shape[1:] != b.data.shape:
+    rows = _rows(x.data)
+    if rows.shape[1:] != W.data.shape[:1] or W.data.shape[1:] != b.data.shape:
         raise mismatch("linear", x=x, W=W, b=b)
     y = rows @ W.data
     y += b.data
@@ -27,42 +28,62 @@ def linear(x, W, b):
 
 
 def _rows(a):
+    """(..., C) -> (N, C), without a copy."""
     return a if a.ndim == 2 else a.reshape(-1, a.shape[-1])
 
 
 def conv1d(x, W, b):
     """Convolution along time, padded with zeros to the same length, for an odd kernel of K taps.
 
-    y[t] = b + sum_j x[t + j - K//2] W[j]. x: (H, B, I), W: (K, I, O), b: (O,) -> (H, B, O). Time comes first because
-    then each tap is one matrix product over a contiguous stretch of the input: no patches are ever copied.
+        y[t] = b + sum_j x[t + j - K//2] W[j],   x[t] = 0 outside 0..H-1
+
+    x: (H, B, I), W: (K, I, O), b: (O,) -> (H, B, O). Time comes first, so that each tap is one
+    matrix product over a contiguous stretch of the input: no patches are copied, which saves K
+    copies of x.
     """
-    x, H, K = tensor(x), len(x.data), len(W.data)
-    if x.data.ndim != 3 or W.data.ndim != 3 or K % 2 == 0 or x.shape[2] != W.shape[1] or W.shape[2:] != b.shape:
+    x = tensor(x)
+    K = len(W.data)
+    if x.data.ndim != 3 or W.data.ndim != 3 or K % 2 == 0:
         raise mismatch("conv1d", x=x, W=W, b=b)
+    if x.shape[2] != W.shape[1] or W.shape[2:] != b.shape:
+        raise mismatch("conv1d", x=x, W=W, b=b)
+    H = len(x.data)
     middle = K // 2
-    taps = [(j, slice(max(0, middle - j), H + min(0, middle - j)), slice(max(0, j - middle), H + min(0, j - middle)))
-            for j in range(K) if abs(j - middle) < H]  # tap j carries x[into] to y[out]: (j, out, into)
+    side_taps = [tap for tap in range(K) if tap != middle and abs(tap - middle) < H]
 
     y = _rows(x.data) @ W.data[middle]  # the middle tap reaches every step
     y += b.data
     y = y.reshape(H, -1, len(b.data))
-    for j, out, into in taps:
-        if j != middle:
-            y[out] += (_rows(x.data[into]) @ W.data[j]).reshape(y[out].shape)
+    for j in side_taps:
+        into, out = _stretch(j - middle, H)
+        y[out] += (_rows(x.data[into]) @ W.data[j]).reshape(y[out].shape)
 
     def backward(g):
         gW = np.zeros_like(W.data)
+        gW[middle] = _rows(x.data).T @ _rows(g)
         gx = (_rows(g) @ W.data[middle].T).reshape(x.shape) if x.needs_grad else None
-        for j, out, into in taps:
+        for j in side_taps:
+            into, out = _stretch(j - middle, H)
             gW[j] = _rows(x.data[into]).T @ _rows(g[out])
-            if x.needs_grad and j != middle:
+            if x.needs_grad:
                 gx[into] += (_rows(g[out]) @ W.data[j].T).reshape(gx[into].shape)
         return gx, gW, _rows(g).sum(0)
     return record(y, (x, W, b), backward)
 
 
+def _stretch(shift, H):
+    """The steps of x that a tap reads, and those of y that it adds to: y[t] gets x[t + shift]."""
+    if shift >= 0:
+        return slice(shift, H), slice(0, H - shift)
+    return slice(0, H + shift), slice(-shift, H)
+
+
 def layernorm(x, gain, bias, eps=1e-5):
-    """gain (x - mean) / sqrt(var + eps) + bias, mean and variance over the last axis. x: (..., C); gain, bias: (C,)."""
+    """gain (x - mean) / sqrt(var + eps) + bias, with mean and variance over the last axis.
+
+    x: (..., C); gain, bias: (C,). Means are taken as matrix products, which make no temporary
+    array.
+    """
     n = x.data.shape[-1]
     if (n,) != gain.data.shape or (n,) != bias.data.shape:
         raise mismatch("layernorm", x=x, gain=gain, bias=bias)
@@ -88,18 +109,24 @@ def _average(n, dtype):
     return np.full((n, 1), 1 / n, dtype)
 
 
-def _row_dot(a, b):  # as a product of matrices it makes no temporary, and is several times faster than (a * b).sum(-1)
+def _row_dot(a, b):
+    """(a * b).sum(-1, keepdims=True), several times faster."""
     return (a[..., None, :] @ b[..., None])[..., 0]
 
 
 def groupnorm(x, gain, bias, groups, eps=1e-5):
-    """gain (x - mean) / sqrt(var + eps) + bias, mean and variance over time and the channels of a group, per sample.
+    """gain xhat + bias, xhat = (x - mean) / sqrt(var + eps), per sample.
 
-    x: (H, B, C); gain, bias: (C,), or (B, C), one for each sample: then this is FiLM (Perez et al. 2018) at no cost.
-    Both directions come down to x * (B, C) + (B, C), so the big array is passed over as few times as can be.
+    Mean and variance are over time and the channels of a group. x: (H, B, C); gain, bias: (C,), or
+    (B, C), one for each sample: then this is FiLM (Perez et al. 2018) at no cost.
+
+    Fused, both directions come down to x * (B, C) + (B, C): two passes over the big array in place
+    of six. With <> for the group mean, the gradient is
+    gx = (gain g - <gain g> - xhat <gain g xhat>) / sqrt(var + eps).
     """
-    if (x.data.ndim != 3 or gain.shape != bias.shape or gain.shape not in (x.shape[1:], x.shape[2:])
-            or x.shape[2] % groups):
+    if x.data.ndim != 3 or x.shape[2] % groups:
+        raise mismatch(f"groupnorm with {groups} groups", x=x, gain=gain, bias=bias)
+    if gain.shape != bias.shape or gain.shape not in (x.shape[1:], x.shape[2:]):
         raise mismatch(f"groupnorm with {groups} groups", x=x, gain=gain, bias=bias)
     H, B, C = x.shape
     n = H * C // groups
@@ -108,7 +135,8 @@ def groupnorm(x, gain, bias, groups, eps=1e-5):
         return np.repeat(a.reshape(B, groups, -1).sum(2) / n, C // groups, axis=1)
 
     mean = over_group(np.einsum("hbc->bc", x.data))
-    var = over_group(np.einsum("hbc,hbc->bc", x.data, x.data)) - mean * mean  # exact enough: mean and spread are alike
+    # E[x^2] - mean^2, exact enough here: the mean of an activation is no larger than its spread
+    var = over_group(np.einsum("hbc,hbc->bc", x.data, x.data)) - mean * mean
     rstd = (var + eps) ** -0.5
     scale = gain.data * rstd
     y = x.data * scale
@@ -116,8 +144,8 @@ def groupnorm(x, gain, bias, groups, eps=1e-5):
 
     def backward(g):
         gbias = np.einsum("hbc->bc", g)
-        ggain = (np.einsum("hbc,hbc->bc", g, x.data) - mean * gbias) * rstd  # sum over time of g xhat
-        # gx = (gain g - <gain g> - xhat <gain g xhat>) rstd, with xhat = (x - mean) rstd and <> the group mean
+        # the sum over time of g xhat
+        ggain = (np.einsum("hbc,hbc->bc", g, x.data) - mean * gbias) * rstd
         c = over_group(gain.data * ggain) * rstd * rstd
         gx = x.data * -c
         gx += mean * c - over_group(gain.data * gbias) * rstd
@@ -127,7 +155,7 @@ def groupnorm(x, gain, bias, groups, eps=1e-5):
 
 
 def mse(prediction, target, weight=1.0):
-    """The mean of weight (prediction - target)^2; weight broadcasts against prediction and takes no gradient."""
+    """The mean of weight (prediction - target)^2; weight broadcasts and takes no gradient."""
     prediction, target, error = elementwise("mse", np.subtract, prediction, target)
     weighted = weight * error
     y = np.asarray(weighted.ravel() @ error.ravel() / error.size)

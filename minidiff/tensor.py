@@ -1,15 +1,17 @@
 """Reverse-mode automatic differentiation over NumPy arrays.
 
-Each operation below computes its result with NumPy and hands `_record` a function `backward`, which turns the
-gradient of the result into the gradients of the inputs (the chain rule for that one operation). While a `Tape` is
-open, these functions are written down in the order of computation; `tape.backward(loss)` reads them from the end:
+Each operation below computes its result with NumPy and hands `record` a function `backward`, which
+turns the gradient of the result into the gradients of the inputs: the chain rule for that one
+operation. While a `Tape` is open, it keeps these functions in the order of computation;
+`tape.backward(loss)` calls them from the last to the first:
 
     with Tape() as tape:
         loss = sum((x * w - y) * (x * w - y))
     tape.backward(loss)                       # now w.grad holds dloss/dw
 
-Outside a tape nothing is recorded: sampling costs no more than its arithmetic. There is no recursion, so depth is
-limited by memory alone. The precision is that of the inputs: float32 to train, float64 to prove.
+Outside a tape nothing is recorded: sampling costs no more than its arithmetic. There is no
+recursion, so depth is limited by memory alone. The precision is that of the inputs: float32 to
+train, float64 to prove.
 """
 import threading
 
@@ -21,8 +23,9 @@ _open = threading.local()  # each thread has its own open tape
 class Tensor:
     """An array, and the gradient of the loss by it.
 
-    data: ndarray of any shape. needs_grad: gradients flow to (or through) this tensor. grad: None, or an array of the
-    shape of data, to which every `Tape.backward` adds; set it back to None between steps.
+    data: ndarray of any shape. needs_grad: gradients flow to (or through) this tensor. grad: None,
+    or an array of the shape of data, to which every `Tape.backward` adds; set it back to None
+    between steps.
     """
     __slots__ = ("data", "grad", "needs_grad")
     __array_ufunc__ = None  # so that `ndarray * Tensor` comes to Tensor.__rmul__
@@ -52,7 +55,8 @@ class Tape:
         self._entries = []  # (result, inputs, backward)
 
     def __enter__(self):
-        self._outer, _open.tape = getattr(_open, "tape", None), self
+        self._outer = getattr(_open, "tape", None)
+        _open.tape = self
         return self
 
     def __exit__(self, *exception):
@@ -64,18 +68,20 @@ class Tape:
         Reading empties the tape, which frees each intermediate array as soon as it has served.
         """
         if not result.needs_grad:
-            raise ValueError("backward: the result does not depend on anything that needs a gradient, "
-                             "or was computed outside this tape")
+            raise ValueError("backward: the result does not depend on anything that needs a "
+                             "gradient, or was computed outside this tape")
         result.grad = np.ones_like(result.data) if grad is None else np.asarray(grad, result.dtype)
         while self._entries:
             out, inputs, backward = self._entries.pop()
-            grad, out.grad = out.grad, None
+            grad = out.grad
+            out.grad = None
             if grad is None:
                 continue  # this branch does not lead to the result
             for x, g in zip(inputs, backward(grad)):
                 if x.needs_grad:
                     g = _sum_to(g, x.data.shape)
-                    x.grad = g if x.grad is None else x.grad + g  # a sum over paths; never in place: g may be shared
+                    # a sum over paths; never in place, since g may be shared
+                    x.grad = g if x.grad is None else x.grad + g
 
 
 def record(data, inputs, backward):
@@ -92,14 +98,22 @@ def _sum_to(g, shape):
     if g.shape == shape:
         return g
     g = g.sum(axis=tuple(range(g.ndim - len(shape))))
-    return g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1 and g.shape[i] != 1), keepdims=True)
+    repeated = tuple(i for i, n in enumerate(shape) if n == 1 and g.shape[i] != 1)
+    return g.sum(axis=repeated, keepdims=True)
 
 
 def tensor(x, like=None):
-    """x as a Tensor; Python numbers take the precision of `like`, so that 2 * float32 stays float32."""
+    """x as a Tensor; Python numbers take the precision of `like`, so 2 * float32 stays float32."""
     if isinstance(x, Tensor):
         return x
-    return Tensor(np.asarray(x, like.dtype) if np.isscalar(x) and hasattr(like, "dtype") else x)
+    if np.isscalar(x) and hasattr(like, "dtype"):
+        return Tensor(np.asarray(x, like.dtype))
+    return Tensor(x)
+
+
+def stop_gradient(x):
+    """x as a constant: the same data, through which no gradient flows."""
+    return Tensor(x.data)
 
 
 def elementwise(name, f, a, b):
@@ -111,15 +125,17 @@ def elementwise(name, f, a, b):
     try:
         return a, b, f(a.data, b.data)
     except ValueError:
-        raise ValueError(f"{name}: shapes {a.shape} and {b.shape} do not broadcast together") from None
+        raise ValueError(f"{name}: shapes {a.shape} and {b.shape} do not broadcast "
+                         "together") from None
 
 
 def mismatch(name, **tensors):
     """The error that says which operation met which shapes."""
-    return ValueError(f"{name}: shapes do not fit: " + ", ".join(f"{key} {x.shape}" for key, x in tensors.items()))
+    shapes = ", ".join(f"{key} {x.shape}" for key, x in tensors.items())
+    return ValueError(f"{name}: shapes do not fit: {shapes}")
 
 
-# ---- element by element -------------------------------------------------------------------------------------------
+# ---- element by element --------------------------------------------------------------------------
 
 def add(a, b):
     a, b, y = elementwise("add", np.add, a, b)
@@ -178,7 +194,7 @@ def silu(x):
     return record(y, (x,), backward)
 
 
-# ---- shape --------------------------------------------------------------------------------------------------------
+# ---- shape ---------------------------------------------------------------------------------------
 
 def sum(x, axis=None, keepdims=False):
     """The sum over `axis` (an int, a tuple, or None for all)."""
@@ -218,5 +234,7 @@ def concat(xs, axis=-1):
     try:
         y = np.concatenate([x.data for x in xs], axis)
     except ValueError:
-        raise ValueError(f"concat: shapes {[x.shape for x in xs]} do not join along axis {axis}") from None
-    return record(y, xs, lambda g: np.split(g, np.cumsum([x.shape[axis] for x in xs])[:-1], axis))
+        raise ValueError(f"concat: shapes {[x.shape for x in xs]} do not join along axis "
+                         f"{axis}") from None
+    borders = np.cumsum([x.shape[axis] for x in xs])[:-1]
+    return record(y, xs, lambda g: np.split(g, borders, axis))
