@@ -1,4 +1,4 @@
-"""Demonstrations: load them, check them, cut them into windows, standardise.
+"""Demonstrations: load them, check them, cut them into windows, normalise.
 
 A file of demonstrations holds three arrays, all episodes joined end to end:
 
@@ -17,11 +17,11 @@ import numpy as np
 class Task(NamedTuple):
     """All that the method needs to know of a task.
 
-    features(obs): observations (B, obs_horizon, S) -> features (B, F), any scale (they get standardised).
-    frame(obs): where actions are measured: from the origin (B, D), along the axes (B, D, D), whose columns are orthonormal.
-        A task that does not change when it is moved, turned or mirrored has a frame that moves along: then what was
-        learned in one place is known in all.
-    state_range, action_range: arrays (S, 2), (D, 2) of the least and largest number that makes sense.
+    features(obs, frame): observations (B, obs_horizon, S) -> features (B, F), in any units.
+    frame(obs): where actions are measured: from the origin (B, D), along the axes (B, D, D), whose
+        columns are orthonormal. Where a task stays the same when it is moved, turned or mirrored,
+        let the frame move along: what is learned in one place then holds in all.
+    state_range, action_range: arrays (S, 2), (D, 2), the least and largest number that make sense.
     """
     name: str
     features: Callable
@@ -31,67 +31,95 @@ class Task(NamedTuple):
 
 
 class Demos(NamedTuple):
+    """Demonstrations in memory; see the module's docstring."""
     state: np.ndarray  # (N, S) float32
     action: np.ndarray  # (N, D) float32
     episode_ends: np.ndarray  # (E,) int64
 
 
-def load(path, task):
-    """Read and check demonstrations from .npz, or from a zarr folder or zip (needs the extra `zarr`).
+# ---- files ---------------------------------------------------------------------------------------
 
-    Raises ValueError naming the file, the array and the row at fault; FileNotFoundError where there is no such file.
+PLACES = {  # of the arrays in a zarr group
+    "state": "data/state", "action": "data/action", "episode_ends": "meta/episode_ends"}
+
+
+def load(path, task):
+    """Demos from a .npz file, or from a zarr folder or zip (extra `zarr`), read and checked.
+
+    Raises ValueError naming the file, the array and the row at fault; FileNotFoundError where there
+    is no such file.
+    """
+    return check(read(path, PLACES), task, path)
+
+
+def read(path, names):
+    """The arrays of a file of demonstrations that `names` asks for -> dictionary by name.
+
+    What a file of demonstrations must have and lacks is refused; other names that it lacks are left
+    out. Nothing in a file is executed. Errors as for `load`.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations")
-    read = _read_zarr if path.is_dir() or path.suffix == ".zip" else _read_npz
-    arrays = {}
+    read_arrays = _read_zarr if path.is_dir() or path.suffix == ".zip" else _read_npz
     try:
-        for name, array in read(path):
-            arrays[name] = array
+        arrays, held = read_arrays(path, names)
     except Exception as error:  # damaged files raise errors of all kinds, even NotImplementedError
         raise ValueError(f"{path}: cannot be read as demonstrations: {error}") from None
-    return check(arrays, task, path)
+    for name in PLACES:
+        if name in names and name not in arrays:
+            _refuse(path, name, f"is missing; the file holds {_listed(held)}")
+    return arrays
 
 
-PLACES = {"state": "data/state", "action": "data/action", "episode_ends": "meta/episode_ends"}  # in a zarr group
-
-
-def _read_npz(path):
-    """Yield name, array; None for an array that nobody needs."""
+def _read_npz(path, names):
+    """-> the arrays by name, and the names of all that the file holds."""
     if not zipfile.is_zipfile(path):
         raise ValueError("not a .npz file, or not all of it")
+    arrays = {}
     with np.load(path, allow_pickle=False) as file:
-        for name in file.files:
-            with _blaming(name):
-                yield name, file[name] if name in PLACES else None
+        for name in names:
+            if name in file.files:
+                with _blaming(name):
+                    arrays[name] = file[name]
+        return arrays, file.files
 
 
-def _read_zarr(path):
-    """Yield name, array. Published zips wrap the group in folders, so we look for it."""
+def _read_zarr(path, names):
+    """As _read_npz. Published zips wrap the zarr group in folders, so we look for it."""
     if path.is_file():
         with zipfile.ZipFile(path) as file:
-            names = file.namelist()
+            files = file.namelist()
     else:
-        names = [p.relative_to(path).as_posix() for p in path.rglob("*")]
-    folders = {"/" + name.rpartition("/")[0] for name in names if name.endswith(("/.zarray", "/zarr.json"))}
-    groups = [folder.removesuffix(PLACES["state"]) for folder in folders if folder.endswith("/" + PLACES["state"])]
+        files = [p.relative_to(path).as_posix() for p in path.rglob("*")]
+    folders = {"/" + name.rpartition("/")[0] for name in files
+               if name.endswith(("/.zarray", "/zarr.json"))}
+    groups = [folder.removesuffix(PLACES["state"]) for folder in folders
+              if folder.endswith("/" + PLACES["state"])]
     if len(groups) != 1:
         raise ValueError(f"{len(groups) or 'no'} zarr arrays 'data/state' are in it")
     try:
         import zarr
     except ImportError:
-        raise ValueError("reading zarr needs one more package: pip install 'minidiff[zarr]'") from None
+        raise ValueError("reading zarr needs one more package: "
+                         "pip install 'minidiff[zarr]'") from None
     store = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
+    arrays = {}
     for name, place in PLACES.items():
-        if groups[0] + place in folders:
+        place = groups[0] + place
+        if name in names and place in folders:
             with _blaming(name):
-                array = zarr.open_array(store, path=(groups[0] + place)[1:], mode="r")
-                if array.dtype.kind not in "fiu":  # before a chunk gets decoded: those of objects may be pickled
-                    raise ValueError(f"should be numbers, but is {array.dtype}")
-                if array.nchunks_initialized < array.nchunks:  # zarr would read zeros there
-                    raise ValueError(f"has only {array.nchunks_initialized} of its {array.nchunks} chunks")
-                yield name, np.asarray(array[:])
+                arrays[name] = _numbers(zarr.open_array(store, path=place[1:], mode="r"))
+    return arrays, arrays
+
+
+def _numbers(array):
+    """A zarr array in memory, if it is whole and of numbers."""
+    if array.dtype.kind not in "fiu":  # before a chunk is decoded: those of objects may be pickled
+        raise ValueError(f"should be numbers, but is {array.dtype}")
+    if array.nchunks_initialized < array.nchunks:  # zarr would read zeros there
+        raise ValueError(f"has only {array.nchunks_initialized} of its {array.nchunks} chunks")
+    return np.asarray(array[:])
 
 
 @contextlib.contextmanager
@@ -103,47 +131,69 @@ def _blaming(name):
 
 
 def check(arrays, task, path="demonstrations"):
-    """The arrays as Demos, if they are what the module's docstring says."""
-    def refuse(name, problem):
-        raise ValueError(f"{path}: array '{name}' {problem}")
-
-    widths = {"state": len(task.state_range), "action": len(task.action_range)}
-    for name in (*widths, "episode_ends"):
+    """The arrays as Demos, if they are what the module's docstring says; else ValueError."""
+    for name in PLACES:
         if name not in arrays:
-            refuse(name, f"is missing; the file holds {', '.join(sorted(arrays)) or 'nothing'}")
-    for name, width in widths.items():
-        a, (low, high) = np.asarray(arrays[name]), getattr(task, f"{name}_range").T
-        if a.ndim != 2 or a.shape[1] != width or a.dtype.kind not in "fiu":
-            refuse(name, f"should be numbers of shape (N, {width}), but is {a.dtype} {a.shape}")
-        for problem, bad in (("is not finite", ~np.isfinite(a)), ("is out of range", (a < low) | (a > high))):
-            if bad.any():
-                row, column = np.argwhere(bad)[0]
-                refuse(name, f"{problem} in row {row}, column {column}: {a[row, column]}"
-                             + (f" (accepted: {low[column]:g} to {high[column]:g})" if "range" in problem else ""))
-    state, action, ends = (np.asarray(arrays[name]) for name in (*widths, "episode_ends"))
+            _refuse(path, name, f"is missing; there is {_listed(arrays)}")
+    state = _checked_rows(path, "state", arrays["state"], task.state_range)
+    action = _checked_rows(path, "action", arrays["action"], task.action_range)
     if len(state) != len(action):
-        refuse("action", f"has {len(action)} rows, but 'state' has {len(state)}")
+        _refuse(path, "action", f"has {len(action)} rows, but 'state' has {len(state)}")
+    ends = np.asarray(arrays["episode_ends"])
     if ends.ndim != 1 or not len(ends) or ends.dtype.kind not in "iu":
-        refuse("episode_ends", f"should be integers of shape (E,), E >= 1, but is {ends.dtype} {ends.shape}")
+        _refuse(path, "episode_ends", "should be integers of shape (E,), E >= 1, "
+                                      f"but is {ends.dtype} {ends.shape}")
     ends = ends.astype(np.int64)
     rising = ends > np.concatenate([[0], ends[:-1]])
     if not rising.all():
         row = int(np.argmin(rising))
-        refuse("episode_ends", f"is not strictly increasing in row {row}: {ends[row]}")
+        _refuse(path, "episode_ends", f"is not strictly increasing in row {row}: {ends[row]}")
     if ends[-1] != len(state):
-        refuse("episode_ends", f"ends at {ends[-1]} in row {len(ends) - 1}, but 'state' has {len(state)} rows")
+        _refuse(path, "episode_ends", f"ends at {ends[-1]} in row {len(ends) - 1}, "
+                                      f"but 'state' has {len(state)} rows")
     return Demos(state.astype(np.float32), action.astype(np.float32), ends)
+
+
+def _checked_rows(path, name, rows, accepted):
+    """rows as an array, if it is (N, width) of finite numbers within accepted (width, 2)."""
+    rows = np.asarray(rows)
+    width = len(accepted)
+    if rows.ndim != 2 or rows.shape[1] != width or rows.dtype.kind not in "fiu":
+        _refuse(path, name, f"should be numbers of shape (N, {width}), "
+                            f"but is {rows.dtype} {rows.shape}")
+    bad = ~np.isfinite(rows)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        _refuse(path, name, f"is not finite in row {row}, column {column}: {rows[row, column]}")
+    low, high = accepted.T
+    bad = (rows < low) | (rows > high)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        _refuse(path, name, f"is out of range in row {row}, column {column}: {rows[row, column]} "
+                            f"(accepted: {low[column]:g} to {high[column]:g})")
+    return rows
+
+
+def _listed(names):
+    return ", ".join(sorted(names)) or "nothing"
+
+
+def _refuse(path, name, problem):
+    raise ValueError(f"{path}: array '{name}' {problem}")
 
 
 def join(parts):
     """Several Demos as one, in their order."""
     rows = np.cumsum([0] + [len(part.state) for part in parts])
-    return Demos(np.concatenate([part.state for part in parts]), np.concatenate([part.action for part in parts]),
+    return Demos(np.concatenate([part.state for part in parts]),
+                 np.concatenate([part.action for part in parts]),
                  np.concatenate([part.episode_ends + row for part, row in zip(parts, rows)]))
 
 
+# ---- from rows to what a network is trained on ---------------------------------------------------
+
 def windows(demos, obs_horizon, pred_horizon):
-    """Every row t as a training pair: observations t-obs_horizon+1..t and actions t..t+pred_horizon-1.
+    """Every row t as a training pair: observations t-obs_horizon+1..t, actions t..t+pred_horizon-1.
 
     At an episode's edges the first observation and the last action repeat.
     Returns obs (N, obs_horizon, S) and actions (N, pred_horizon, D).
@@ -151,35 +201,57 @@ def windows(demos, obs_horizon, pred_horizon):
     ends = demos.episode_ends
     starts = np.concatenate([[0], ends[:-1]])
     t = np.arange(ends[-1])[:, None]
-    first, last = np.repeat(starts, ends - starts)[:, None], np.repeat(ends, ends - starts)[:, None] - 1
-    return (demos.state[np.maximum(t + np.arange(1 - obs_horizon, 1), first)],
-            demos.action[np.minimum(t + np.arange(pred_horizon), last)])
+    first = np.repeat(starts, ends - starts)[:, None]  # (N, 1), of the episode that row t is in
+    last = np.repeat(ends, ends - starts)[:, None] - 1
+    obs = demos.state[np.maximum(t + np.arange(1 - obs_horizon, 1), first)]
+    actions = demos.action[np.minimum(t + np.arange(pred_horizon), last)]
+    return obs, actions
+
+
+def to_frame(actions, frame):
+    """Actions (B, H, D) as offsets from the frame's origin, along its axes."""
+    origin, axes = frame
+    return (actions - origin[:, None]) @ axes
+
+
+def from_frame(offsets, frame):
+    """The inverse of to_frame: the axes are orthonormal, so their inverse is their transpose."""
+    origin, axes = frame
+    return offsets @ axes.swapaxes(1, 2) + origin[:, None]
 
 
 class Normaliser(NamedTuple):
-    """From a task's units to the network's and back: features to mean 0 and variance 1, actions to offsets in their
-    frame (origin, axes), divided by the spread that such offsets have at each step of the chunk."""
+    """From a task's units to the network's and back.
+
+    Features get mean 0 and variance 1. Actions become offsets in their frame, divided by the root
+    mean square that such offsets have at each step of the chunk.
+    """
     mean: np.ndarray  # (F,)
     std: np.ndarray  # (F,)
     scale: np.ndarray  # (H, 1)
 
-    def cond(self, features):
+    def standardise(self, features):
+        """Features (B, F) -> what the network is shown, (B, F) float32."""
         return ((features - self.mean) / self.std).astype(np.float32)
 
-    def chunk(self, actions, frame):
-        origin, axes = frame
-        return ((actions - origin[:, None]) @ axes / self.scale).astype(np.float32)
+    def normalise(self, actions, frame):
+        """Actions (B, H, D) in the task's units -> x_0 (B, H, D) float32."""
+        return (to_frame(actions, frame) / self.scale).astype(np.float32)
 
-    def actions(self, chunk, frame):
-        origin, axes = frame
-        return chunk * self.scale @ axes.swapaxes(1, 2) + origin[:, None]
+    def denormalise(self, x, frame):
+        """The inverse of normalise."""
+        return from_frame(x * self.scale, frame)
 
 
 def training_set(demos, task, obs_horizon, pred_horizon, clip):
-    """What training draws from: cond (N, F), x0 (N, H, D) within +-clip, and the Normaliser that made them."""
+    """What training samples from: cond (N, F), x0 (N, H, D) within +-clip, and their Normaliser."""
     obs, actions = windows(demos, obs_horizon, pred_horizon)
-    features, (origin, axes) = task.features(obs), task.frame(obs)
-    offset = (actions - origin[:, None]) @ axes
-    scale, std = np.sqrt((offset.astype(np.float64) ** 2).mean((0, 2)))[:, None], features.std(0, np.float64)
-    normaliser = Normaliser(features.mean(0, np.float64), np.where(std > 1e-6, std, 1), np.maximum(scale, 1e-6))
-    return normaliser.cond(features), np.clip(normaliser.chunk(actions, (origin, axes)), -clip, clip), normaliser
+    frame = task.frame(obs)
+    features = task.features(obs, frame)
+    offsets = to_frame(actions, frame).astype(np.float64)
+    scale = np.sqrt((offsets ** 2).mean((0, 2)))[:, None]  # (H, 1)
+    std = features.std(0, np.float64)
+    normaliser = Normaliser(features.mean(0, np.float64), np.where(std > 1e-6, std, 1),
+                            np.maximum(scale, 1e-6))
+    x0 = np.clip(normaliser.normalise(actions, frame), -clip, clip)
+    return normaliser.standardise(features), x0, normaliser
