@@ -24,7 +24,8 @@ class Progress:
         left = f"{duration((self.total - done) / rate)} left" if rate > 0 else "starting"
         line = f"{self.name} {done}/{self.total}  {text}{'  ' if text else ''}{rate:.4g}/s  {left}"
         if self.live:
-            print(f"\r\033[K{line}", end="" if done < self.total else "\n", file=sys.stderr, flush=True)
+            end = "" if done < self.total else "\n"
+            print(f"\r\033[K{line}", end=end, file=sys.stderr, flush=True)
         else:
             print(line, file=sys.stderr, flush=True)
 

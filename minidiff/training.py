@@ -1,0 +1,196 @@
+"""Training: the configuration, and the gradient step that learns (Ho, algorithm 1)."""
+import dataclasses
+import hashlib
+import math
+import time
+
+import numpy as np
+
+from .demos import training_set
+from .diffusion import SCHEDULES, WEIGHTS, l_hybrid, l_simple, loss_weight, q_sample, sample_t
+from .nn import NETWORKS, Denoiser
+from .optim import AdamW, flat_gradient, keep_freed_memory, learning_rate
+from .tensor import Tape
+
+POINTS, QUARTERS = 100, 4  # of the curves of the loss by t
+WIDTH = {"mlp": 256, "conv": 64}  # by default
+GROUPS = 8  # of the conv net's norms: they divide its width
+
+
+class Diverged(RuntimeError):
+    """The loss or a weight is no longer finite."""
+
+
+def option(default, help, least=None, below=None, choices=None):
+    """A field of Config: what it means, and which values make sense."""
+    limits = {"help": help, "least": least, "below": below, "choices": choices}
+    return dataclasses.field(default=default, metadata=limits)
+
+
+def flag(name):
+    """The option of train.py that sets a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+@dataclasses.dataclass
+class Config:
+    """All that decides the weights, besides the task and the demonstrations.
+
+    ValueError, naming the option, for a value that makes no sense.
+    """
+    objective: str = option("simple", "what is minimised, by name")
+    outputs: int = option(1, "numbers that the network gives for each number of a chunk", least=1)
+    net: str = option("mlp", "the denoiser", choices=tuple(NETWORKS))
+    width: int = option(0, "units of a layer; 0: 256 for mlp, 64 for conv", least=0)
+    blocks: int = option(3, "residual blocks", least=1)
+    precondition: bool = option(True, "precondition the denoiser (v-prediction; see nn.Denoiser)")
+    obs_horizon: int = option(1, "observations that the policy sees; 2 are better for human "
+                                 "demonstrations", least=1)
+    pred_horizon: int = option(16, "actions in a chunk: the prediction horizon", least=1)
+    clip: float = option(4.0, "bound on x_0, in standard deviations of the actions", least=1e-3)
+    schedule: str = option("cosine", "noise schedule", choices=tuple(SCHEDULES))
+    T: int = option(100, "diffusion steps", least=1)
+    weight: str = option("inverse-alpha-bar", "lambda(t) of L_simple", choices=tuple(WEIGHTS))
+    drop_cond: float = option(0.0, "share of the windows that are shown no observation, "
+                                   "for classifier-free guidance", least=0, below=1)
+    steps: int = option(5000, "gradient steps: the budget", least=1)
+    batch: int = option(256, "windows in a gradient step", least=1)
+    lr: float = option(3e-3, "peak learning rate of AdamW", least=1e-9)
+    warmup: int = option(100, "steps over which the learning rate rises; then it falls by a cosine",
+                         least=0)
+    weight_decay: float = option(1e-4, "decoupled weight decay", least=0)
+    ema: float = option(0.999, "decay of the moving average of the weights, which is what plans",
+                        least=0, below=1)
+    seed: int = option(0, "seed of the weights, the batches and the noise", least=0)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            least, below = field.metadata["least"], field.metadata["below"]
+            choices = field.metadata["choices"]
+            if choices and value not in choices:
+                raise ValueError(f"{flag(field.name)} must be one of {', '.join(choices)}, "
+                                 f"not {value!r}")
+            if least is not None and not value >= least:
+                raise ValueError(f"{flag(field.name)} must be at least {least}, not {value}")
+            if below is not None and not value < below:
+                raise ValueError(f"{flag(field.name)} must be below {below}, not {value}")
+        self.width = self.width or WIDTH[self.net]
+        if self.net == "conv" and self.width % GROUPS:
+            raise ValueError(f"--width must be a multiple of {GROUPS} for --net conv, "
+                             f"not {self.width}")
+
+
+def build(config, task, cond_dim, rng):
+    """The noise schedule and a fresh denoiser for a Config -> schedule, eps_theta."""
+    schedule = SCHEDULES[config.schedule](config.T)
+    x_shape = config.pred_horizon, len(task.action_range)
+    net = NETWORKS[config.net](x_shape, cond_dim, rng, config.width, config.blocks, config.outputs)
+    learned = config.outputs == 2
+    return schedule, Denoiser(net, schedule.alpha_bar, config.precondition, learned)
+
+
+class Trainer:
+    """All that training changes, and the step that changes it.
+
+        trainer = Trainer(config, task, data)
+        for loss in trainer:
+            ...                                # one gradient step each, until config.steps are done
+
+    config: a Config. task: a demos.Task. data: demos.Demos. loss: a function with the arguments of
+    diffusion.l_simple. n counts the steps done; losses (n,) are theirs; loss_by_t (POINTS,
+    QUARTERS) is L_simple over each quarter of the chain, now and then, where the loss is a
+    denoiser's.
+    """
+
+    def __init__(self, config, task, data, loss=l_simple):
+        self.config = config
+        self.task = task
+        self.loss = loss
+        self.rng = np.random.default_rng(config.seed)
+        self.demos_sha256 = hashlib.sha256(b"".join(a.tobytes() for a in data)).hexdigest()
+        self.cond, self.x0, self.normaliser = training_set(
+            data, task, config.obs_horizon, config.pred_horizon, config.clip)
+        self.schedule, self.eps_theta = build(config, task, self.cond.shape[1], self.rng)
+        self.net = self.eps_theta.net
+        self.weight = loss_weight(self.schedule, config.weight)
+        self.optimiser = AdamW(self.net.theta, config.weight_decay, ema_decay=config.ema)
+        self.losses = np.zeros(config.steps, np.float32)
+        points = min(POINTS, config.steps)
+        self.loss_by_t = np.full((points, QUARTERS), np.nan, np.float32)
+        self.n = 0
+        self.cpu_before = -time.process_time()  # CPU seconds of earlier sessions
+        keep_freed_memory()
+
+    def __iter__(self):
+        while self.n < self.config.steps:
+            yield self.step()
+
+    def batch(self):
+        """A batch of chunks x0 (B, H, D) and of the features cond (B, F) that go with them."""
+        config = self.config
+        rows = self.rng.integers(0, len(self.x0), config.batch)
+        x0 = self.x0[rows]
+        cond = self.cond[rows]
+        if config.drop_cond:
+            kept = self.rng.random((config.batch, 1)) >= config.drop_cond
+            cond = cond * kept.astype(np.float32)
+        return x0, cond
+
+    def step(self):
+        """One gradient step (Ho, algorithm 1). Returns the loss; Diverged if it is not finite."""
+        x0, cond = self.batch()
+        t = sample_t(self.schedule, len(x0), self.rng)
+        eps = self.rng.standard_normal(x0.shape, dtype=np.float32)
+        with Tape() as tape:
+            loss = self.loss(self.schedule, self.eps_theta, x0, t, eps, cond, self.weight)
+        tape.backward(loss)
+        grad = flat_gradient(self.net.params)
+        config = self.config
+        self.optimiser.step(grad, learning_rate(self.n, config.steps, config.lr, config.warmup))
+        self.losses[self.n] = loss.data
+        self.record_loss_by_t()
+        self.n += 1
+        if not math.isfinite(loss.data):
+            raise Diverged(f"diverged at step {self.n}: the loss is no longer finite")
+        return float(loss.data)
+
+    def record_loss_by_t(self, batch=256):
+        """At POINTS of the steps: L_simple over each quarter of the chain, always on one sample."""
+        points = len(self.loss_by_t)
+        due = self.n * points % self.config.steps < points
+        if self.loss not in (l_simple, l_hybrid) or not due:
+            return
+        rng = np.random.default_rng(self.config.seed)
+        rows = rng.integers(0, len(self.x0), batch)
+        t = 1 + np.arange(batch) * self.schedule.T // batch  # 1..T, rising
+        x0 = self.x0[rows]
+        eps = rng.standard_normal((batch, *self.x0.shape[1:]), dtype=np.float32)
+        x_t = q_sample(self.schedule, x0, t, eps)
+        error = eps - self.eps_theta(x_t, t, self.cond[rows]).data
+        each = self.weight[t] * (error**2).mean((1, 2))
+        self.loss_by_t[self.n * points // self.config.steps] = each.reshape(QUARTERS, -1).mean(1)
+
+    def cpu_seconds(self):
+        """CPU seconds of this run so far, over all its sessions."""
+        return self.cpu_before + time.process_time()
+
+    def state(self):
+        """The arrays that `restore` needs, by name."""
+        return {"theta": self.net.theta, "ema": self.optimiser.ema, "m": self.optimiser.m,
+                "v": self.optimiser.v, "loss_by_t": self.loss_by_t}
+
+    def restore(self, arrays, meta):
+        """Go on where the file of policy.save was written: to the same weights in the end.
+
+        ValueError where it belongs to other demonstrations.
+        """
+        if self.demos_sha256 != meta["demos_sha256"]:
+            raise ValueError("these are not the demonstrations that the run was started with")
+        for name, array in self.state().items():
+            array[:] = arrays[name]
+        self.n = meta["update"]
+        self.optimiser.n = meta["update"]
+        self.losses[:self.n] = arrays["losses"]
+        self.rng.bit_generator.state = meta["rng"]
+        self.cpu_before += meta["cpu_seconds"]
