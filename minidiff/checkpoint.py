@@ -1,7 +1,8 @@
 """Save and load everything that a run needs, in one .npz file.
 
-The arrays stand under their own names; everything else is one JSON text, `meta`. Loading never executes anything from
-the file (allow_pickle=False), and saving never leaves half a file: the new one replaces the old one when it is whole.
+The arrays stand under their own names; everything else is one JSON text, `meta`. Loading never
+executes anything from the file (allow_pickle=False), and saving never leaves half a file: the new
+one replaces the old one when it is whole.
 """
 import json
 import os
@@ -13,11 +14,12 @@ import numpy as np
 
 from . import __version__
 
-FORMAT, FORMAT_VERSION = "minidiff checkpoint", 2
+FORMAT = "minidiff checkpoint"
+FORMAT_VERSION = 3
 
 
 def write_atomically(path, write):
-    """Call write(file) on a temporary neighbour of `path`, then put it in the place of `path` in one step."""
+    """Call write(file) on a temporary neighbour of `path`, then put it in path's place at once."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -46,7 +48,8 @@ def save(path, arrays, meta):
 def load(path, needs=()):
     """Read a checkpoint -> (arrays, meta). `needs` names the arrays that it must hold.
 
-    Raises ValueError with one sentence for a file that is truncated, foreign or of another version of this program.
+    Raises ValueError with one sentence for a file that is truncated, foreign or of another version
+    of this program.
     """
     path = Path(path)
     if not path.is_file():
@@ -60,15 +63,17 @@ def load(path, needs=()):
         raise ValueError(f"{path}: this is not a {FORMAT}, or it is damaged ({error})") from None
     try:
         meta = json.loads(str(arrays.pop("meta")))
-        known, version, author = meta["format"] == FORMAT, meta["format_version"], meta["versions"]["minidiff"]
+        format = meta["format"]
+        version = meta["format_version"]
+        author = meta["versions"]["minidiff"]
     except (KeyError, TypeError, json.JSONDecodeError):
-        known = False
-    if not known:
+        format = None
+    if format != FORMAT:
         raise ValueError(f"{path}: this is not a {FORMAT}")
     if version != FORMAT_VERSION:
         age = "a newer" if version > FORMAT_VERSION else "an older"
-        raise ValueError(f"{path}: written by {age} minidiff ({author}) in format {version}; this one ({__version__}) reads "
-                         f"format {FORMAT_VERSION}: train it again")
+        raise ValueError(f"{path}: written by {age} minidiff ({author}) in format {version}; this "
+                         f"one ({__version__}) reads format {FORMAT_VERSION}: train it again")
     missing = [name for name in needs if name not in arrays]
     if missing:
         raise ValueError(f"{path}: the checkpoint lacks {', '.join(missing)}")

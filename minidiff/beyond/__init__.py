@@ -1,1 +1,91 @@
-"""Beyond the paper: other samplers, guidance, and what diffusion is compared with."""
+"""Beyond the paper: other samplers, guidance, and what diffusion is compared with; their names.
+
+    SAMPLERS      how a plan is sampled, by name
+    OBJECTIVES    what a network is trained for, by name, and which samplers fit it
+    load          a policy with a sampler by its name
+"""
+import functools
+from typing import Callable, NamedTuple
+
+from .. import policy as policies
+from ..diffusion import LOSSES, ancestral_sampling
+from . import baselines, samplers
+from .guidance import ClassifierFree
+
+
+class Sampler(NamedTuple):
+    """function: with the arguments of ancestral_sampling. options: its own keywords."""
+    function: Callable
+    options: tuple
+
+
+class Objective(NamedTuple):
+    """loss: with the arguments of l_simple. outputs: of the network for each number of a chunk.
+    samplers: those that fit; the first is the default."""
+    loss: Callable
+    outputs: int
+    samplers: tuple
+
+
+SAMPLERS = {
+    "ancestral": Sampler(ancestral_sampling, ("variance",)),
+    "ddim": Sampler(samplers.ddim_sampling, ("steps", "eta")),
+    "sde": Sampler(samplers.reverse_sde, ("steps",)),
+    "flow": Sampler(samplers.probability_flow, ("steps",)),
+    "langevin": Sampler(samplers.annealed_langevin, ("steps", "repeats", "size")),
+    "pc": Sampler(samplers.predictor_corrector, ("repeats", "size")),
+    "regression": Sampler(baselines.regression, ("spread",)),
+    "mixture": Sampler(baselines.mixture, ("spread",)),
+    "shooting": Sampler(baselines.shooting, ()),
+}
+DENOISING = ("ancestral", "ddim", "sde", "flow", "langevin", "pc", "shooting")
+OBJECTIVES = {
+    "simple": Objective(LOSSES["simple"], 1, DENOISING),
+    "hybrid": Objective(LOSSES["hybrid"], 2, DENOISING),
+    "bound": Objective(LOSSES["bound"], 2, DENOISING),
+    "mse": Objective(baselines.mse_loss, 1, ("regression", "shooting")),
+    "mixture": Objective(baselines.mixture_loss, 3 * baselines.COMPONENTS,
+                         ("mixture", "shooting")),
+}
+
+
+def bind(name, **options):
+    """The sampler of that name, with some of its own options set. ValueError in words."""
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler '{name}': choose from {', '.join(SAMPLERS)}")
+    takes = SAMPLERS[name].options
+    for option in options:
+        if option not in takes:
+            raise ValueError(f"the sampler {name} takes no {option}, "
+                             f"but {' and '.join(takes) or 'no options'}")
+    function = SAMPLERS[name].function
+    return functools.partial(function, **options) if options else function
+
+
+def load(path, task, sampler=None, guidance=0.0, action_horizon=None, start_noise=1.0, **options):
+    """policy.load, with the sampler by its name (by default that of the objective) -> policy, meta.
+
+    guidance: by how much more than in training the observation counts (guidance.ClassifierFree).
+    options: the sampler's own. ValueError where the network was not trained for what is asked.
+    """
+    _, meta = policies.read(path)
+    config = meta["config"]
+    fitting = OBJECTIVES[config["objective"]].samplers
+    name = sampler or fitting[0]
+    function = bind(name, **options)
+    trained = f"{path}: trained by --objective {config['objective']}"
+    if name not in fitting:
+        raise ValueError(f"{trained}, so its plans come from the sampler {' or '.join(fitting)}, "
+                         f"not from {name}")
+    if options.get("variance") == "learned" and config["outputs"] != 2:
+        raise ValueError(f"{trained}, which learns no variance")
+    if guidance and not config["drop_cond"]:
+        raise ValueError(f"{path}: guidance needs a network that was trained with --drop-cond "
+                         "above 0")
+    changes = {"start_noise": start_noise}
+    if action_horizon is not None:
+        changes["action_horizon"] = action_horizon
+    policy, meta = policies.load(path, task, function, **changes)
+    if guidance:
+        policy.eps_theta = ClassifierFree(policy.eps_theta, guidance)
+    return policy, meta

@@ -1,16 +1,18 @@
-"""Other ways from noise to data with the same eps_theta: the faster DDIM, and the two other families of diffusion models.
+"""Other ways from noise to data with the same eps_theta: DDIM, and the two other families.
 
-Score-based generative models (Song & Ermon 2019) and score SDEs (Song et al. 2021) differ from DDPM in how they look at
-one and the same network: by eq. 13 it is the score of the noised data, score(x_t) = -eps_theta / sqrt(1-alpha_bar_t).
+Score-based models (Song & Ermon 2019) and score SDEs (Song et al. 2021) see the same network in
+another way: by eq. 13 it is the score of the noised data, score(x_t) = -eps_theta /
+sqrt(1-alpha_bar_t).
 
     ddim_sampling         jumps along the chain, with or without noise
-    reverse_sde           dx = (-x/2 - score) beta dt + sqrt(beta) dw, backwards in time: Euler-Maruyama
-    probability_flow      dx = (-x/2 - score/2) beta dt, backwards: the ODE of the same marginals, by Heun's method
+    reverse_sde           dx = (-x/2 - score) beta dt + sqrt(beta) dw, backwards: Euler-Maruyama
+    probability_flow      dx = (-x/2 - score/2) beta dt, backwards: the ODE with the same marginals
     annealed_langevin     Langevin dynamics on q(x_t), for one noise level after another
     predictor_corrector   ancestral sampling, with a Langevin step at each noise level
     log_likelihood        the exact density of what the ODE makes of N(0, I)
 
-Each sampler is a generator like ancestral_sampling: from x_T (B, H, D) on it yields x at each timestep, x_0 last.
+Each sampler is a generator like ancestral_sampling: from x_T (B, H, D) on it yields x at each
+timestep, x_0 last.
 """
 import numpy as np
 
@@ -19,7 +21,10 @@ from ..tensor import Tape, Tensor
 
 
 def ddim_timesteps(T, steps=None):
-    """steps+1 timesteps from T to 0, evenly spaced and rounded, strictly falling. They start at T, where x_T lies."""
+    """steps+1 timesteps from T to 0, evenly spaced and rounded, strictly falling.
+
+    They start at T, where x_T lies. steps: T if None; ValueError unless it is in 1..T.
+    """
     steps = T if steps is None else steps
     if not 1 <= steps <= T:
         raise ValueError(f"the chain takes 1 to T = {T} steps, not {steps}")
@@ -27,13 +32,13 @@ def ddim_timesteps(T, steps=None):
 
 
 def denoised(schedule, eps_theta, x, t, cond, clip=None):
-    """x_0 as eps_theta sees it from x_t, bounded to [-clip, clip], and the eps that goes with it."""
-    eps = eps_theta(x, t, cond).data
-    x0 = x0_from_eps(schedule, x, t, eps)
+    """The predicted x_0, bounded to [-clip, clip], and the eps that goes with it."""
+    eps_hat = eps_theta(x, t, cond).data
+    x0_hat = x0_from_eps(schedule, x, t, eps_hat)
     if clip is None:
-        return x0, eps
-    x0 = np.clip(x0, -clip, clip)
-    return x0, eps_from_x0(schedule, x, t, x0)
+        return x0_hat, eps_hat
+    x0_hat = np.clip(x0_hat, -clip, clip)
+    return x0_hat, eps_from_x0(schedule, x, t, x0_hat)
 
 
 def noise_like(x, rng):
@@ -41,90 +46,112 @@ def noise_like(x, rng):
 
 
 def ddim_sampling(schedule, eps_theta, x_T, cond, rng, steps=16, eta=0.0, clip=None):
-    """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16) on a few of the timesteps.
+    """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16) on a few of the timesteps, s < t.
 
-        x_s = sqrt(alpha_bar_s) x_0 + sqrt(1 - alpha_bar_s - sigma^2) eps + sigma z,   s < t, x_0 as eps_theta sees it
+        x_s = sqrt(alpha_bar_s) x0_hat + sqrt(1 - alpha_bar_s - sigma^2) eps_hat + sigma z
         sigma = eta sqrt((1-alpha_bar_s) / (1-alpha_bar_t)) sqrt(1 - alpha_bar_t/alpha_bar_s)
 
-    eta = 0: no noise after x_T; eta = 1 on all T timesteps: ancestral sampling with the variance beta_tilde.
+    eta = 0: no noise after x_T; eta = 1 on all T timesteps: ancestral sampling with beta_tilde.
     """
-    x, ab = x_T, schedule.alpha_bar
+    ab = schedule.alpha_bar
+    x = x_T
     yield x
     ts = ddim_timesteps(schedule.T, steps)
     for t, s in zip(ts, ts[1:]):
-        x0, eps = denoised(schedule, eps_theta, x, t, cond, clip)
+        x0_hat, eps_hat = denoised(schedule, eps_theta, x, t, cond, clip)
         sigma = eta * np.sqrt((1 - ab[s]) / (1 - ab[t]) * (1 - ab[t] / ab[s]))
-        c_x0, c_eps, c_z = np.array([np.sqrt(ab[s]), np.sqrt(1 - ab[s] - sigma**2), sigma], x.dtype)
-        x = c_x0 * x0 + c_eps * eps
+        coefficients = np.sqrt(ab[s]), np.sqrt(1 - ab[s] - sigma**2), sigma
+        c_x0, c_eps, c_z = np.array(coefficients, x.dtype)
+        x = c_x0 * x0_hat + c_eps * eps_hat
         if sigma > 0:
             x = x + c_z * noise_like(x, rng)
         yield x
 
 
-# ---- the SDE and its ODE ------------------------------------------------------------------------------------------
+# ---- the SDE and its ODE -------------------------------------------------------------------------
 
 def reverse_sde(schedule, eps_theta, x_T, cond, rng, steps=None, clip=None):
-    """Euler-Maruyama on the reverse of the variance-preserving SDE (Song et al. 2021, eq. 6 and 11):
+    """Euler-Maruyama on the reverse of the variance-preserving SDE (Song et al. 2021, eq. 6, 11).
 
         x_s = x_t + beta (x_t/2 + score) + sqrt(beta) z,   s < t;   no z in the last step
 
-    beta = 1 - alpha_bar_t/alpha_bar_s stands for the integral of beta(t) dt from s to t. steps: T unless given.
+    beta = 1 - alpha_bar_t/alpha_bar_s stands for the integral of beta(t) dt from s to t.
     """
-    x, ab = x_T, schedule.alpha_bar
+    ab = schedule.alpha_bar
+    x = x_T
     yield x
     ts = ddim_timesteps(schedule.T, steps)
     for t, s in zip(ts, ts[1:]):
-        _, eps = denoised(schedule, eps_theta, x, t, cond, clip)
+        _, eps_hat = denoised(schedule, eps_theta, x, t, cond, clip)
         beta = 1 - ab[t] / ab[s]
-        c_x, c_eps, c_z = np.array([1 + beta / 2, -beta / np.sqrt(1 - ab[t]), np.sqrt(beta)], x.dtype)
-        x = c_x * x + c_eps * eps
+        coefficients = 1 + beta / 2, -beta / np.sqrt(1 - ab[t]), np.sqrt(beta)
+        c_x, c_eps, c_z = np.array(coefficients, x.dtype)
+        x = c_x * x + c_eps * eps_hat
         if s > 0:
             x = x + c_z * noise_like(x, rng)
         yield x
 
 
 def flow_step(schedule, eps, x, t, s):
-    """One step of Heun's method along the probability-flow ODE, from t to s, down or up. eps(x, t) is what drives it.
+    """One step of Heun's method along the probability-flow ODE, from t to s, down or up.
 
-    With the angle phi, cos(phi) = sqrt(alpha_bar), as its time, the ODE is dx/dphi = v = cos(phi) eps - sin(phi) x_0:
-    what F of nn.Denoiser predicts is the velocity (Salimans & Ho 2022, appendix D). At t = 0, where there is no noise
-    to see, no velocity is known: a step from or to 0 uses that of its other end alone.
+    eps(x, t): the predicted noise. With the angle phi, cos(phi) = sqrt(alpha_bar), as its time, the
+    ODE is dx/dphi = v = cos(phi) eps - sin(phi) x_0: the network inside nn.Denoiser predicts the
+    velocity (Salimans & Ho 2022, appendix D). At t = 0 there is no noise to predict, so a step from
+    or to 0 uses the velocity of its other end alone.
     """
-    signal, noise, angle = (a.astype(x.dtype) for a in (schedule.signal, schedule.noise,
-                                                        np.arctan2(schedule.noise, schedule.signal)))
+    signal = schedule.signal.astype(x.dtype)
+    noise = schedule.noise.astype(x.dtype)
+    angle = np.arctan2(schedule.noise, schedule.signal).astype(x.dtype)
     step = angle[s] - angle[t]
-    velocity = lambda x, t: (eps(x, t) - x * noise[t]) / signal[t]
-    v = velocity(x, t or s)
-    if t > 0 and s > 0:
+
+    def velocity(x, t):
+        return (eps(x, t) - x * noise[t]) / signal[t]
+
+    if t == 0:
+        return x + velocity(x, s) * step
+    v = velocity(x, t)
+    if s > 0:
         v = (v + velocity(x + v * step, s)) * 0.5
     return x + v * step
 
 
 def probability_flow(schedule, eps_theta, x_T, cond, rng, steps=8, clip=None):
-    """The ODE from x_T to x_0 by `flow_step`, which asks the network twice. Only x_T is random."""
+    """The ODE from x_T to x_0 by `flow_step`, which calls the network twice. Only x_T is random."""
+    def eps(x, t):
+        return denoised(schedule, eps_theta, x, t, cond, clip)[1]
+
     x = x_T
     yield x
     ts = ddim_timesteps(schedule.T, steps)
     for t, s in zip(ts, ts[1:]):
-        x = flow_step(schedule, lambda x, t: denoised(schedule, eps_theta, x, t, cond, clip)[1], x, t, s)
+        x = flow_step(schedule, eps, x, t, s)
         yield x
 
 
 def log_likelihood(schedule, eps_theta, x0, cond, steps=None):
-    """log p(x_0) in nats (B,), of the law that the probability-flow ODE makes of N(0, I) in so many steps (T unless given).
+    """log p(x_0) in nats (B,), p the law that the probability-flow ODE makes of N(0, I).
 
-    By change of variables (Song et al. 2021, section 4.3), with the whole Jacobian in place of an estimate of its trace:
-    log p(x_0) = log N(x_T; 0, I) + sum over the steps of log |det dx_s/dx_t|. For low dimension: a chunk of n = H D
-    numbers is carried along n times, and one backward pass gives each copy the gradient of another number of x_s.
+    By change of variables (Song et al. 2021, section 4.3), with the whole Jacobian in place of an
+    estimate of its trace: log p(x_0) = log N(x_T; 0, I) + sum over the steps of log |det
+    dx_s/dx_t|. For low dimension: a chunk of n = H D numbers is carried along n times, and one
+    backward pass gives each copy the gradient of another number of x_s. steps: T if None.
     """
-    B, n = len(x0), x0[0].size
-    x, cond = np.repeat(x0, n, 0), np.repeat(cond, n, 0)  # (B n, H, D)
+    B = len(x0)
+    n = x0[0].size
+    x = np.repeat(x0, n, 0)  # (B n, H, D)
+    cond = np.repeat(cond, n, 0)
     each_number = np.tile(np.eye(n), (B, 1)).reshape(x.shape)
-    log_det, ts = np.zeros(B), ddim_timesteps(schedule.T, steps)[::-1]
+
+    def eps(x, t):
+        return eps_theta(x, t, cond)
+
+    log_det = np.zeros(B)
+    ts = ddim_timesteps(schedule.T, steps)[::-1]
     for t, s in zip(ts, ts[1:]):
         with Tape() as tape:
             start = Tensor(x, needs_grad=True)
-            end = flow_step(schedule, lambda x, t: eps_theta(x, t, cond), start, t, s)
+            end = flow_step(schedule, eps, start, t, s)
         tape.backward(end, each_number)
         log_det += np.linalg.slogdet(start.grad.reshape(B, n, n))[1]
         x = end.data
@@ -132,19 +159,24 @@ def log_likelihood(schedule, eps_theta, x0, cond, steps=None):
     return log_det - 0.5 * (x_T**2 + np.log(2 * np.pi)).sum(1)
 
 
-# ---- Langevin dynamics --------------------------------------------------------------------------------------------
+# ---- Langevin dynamics ---------------------------------------------------------------------------
 
 def langevin_step(schedule, eps_theta, x, t, cond, rng, size, clip=None):
-    """x + a/2 score + sqrt(a) z, a = size (1-alpha_bar_t): repeated, it comes to rest in q(x_t), but for O(size)."""
-    _, eps = denoised(schedule, eps_theta, x, t, cond, clip)
+    """x + a/2 score + sqrt(a) z, a = size (1-alpha_bar_t).
+
+    Repeated, its law becomes q(x_t), up to an error of order size.
+    """
+    _, eps_hat = denoised(schedule, eps_theta, x, t, cond, clip)
     noise, half, root = np.array([schedule.noise[t], size / 2, np.sqrt(size)], x.dtype)
-    return x - half * noise * eps + root * noise * noise_like(x, rng)
+    return x - half * noise * eps_hat + root * noise * noise_like(x, rng)
 
 
-def annealed_langevin(schedule, eps_theta, x_T, cond, rng, steps=None, repeats=2, size=0.5, clip=None):
-    """`repeats` Langevin steps at each of the timesteps T .. 1, then x_0 as seen from the last, without its noise.
+def annealed_langevin(schedule, eps_theta, x_T, cond, rng, steps=None, repeats=2, size=0.5,
+                      clip=None):
+    """`repeats` Langevin steps at each of the timesteps T .. 1, then the x_0 predicted at the last.
 
-    Song & Ermon 2019, algorithm 1, whose noised data are x_t/sqrt(alpha_bar_t). There is no chain here, only scores.
+    Song & Ermon 2019, algorithm 1, whose noised data are x_t/sqrt(alpha_bar_t). There is no chain
+    here, only scores.
     """
     x = x_T
     for t in ddim_timesteps(schedule.T, steps)[:-1]:
@@ -155,7 +187,10 @@ def annealed_langevin(schedule, eps_theta, x_T, cond, rng, steps=None, repeats=2
 
 
 def predictor_corrector(schedule, eps_theta, x_T, cond, rng, repeats=1, size=0.1, clip=None):
-    """Ancestral steps, each followed by `repeats` Langevin steps at the level it reached (Song et al. 2021, algorithm 1)."""
+    """Ancestral steps, each followed by `repeats` Langevin steps at the noise level it reached.
+
+    Song et al. 2021, algorithm 1.
+    """
     x = x_T
     yield x
     for t in range(schedule.T, 0, -1):

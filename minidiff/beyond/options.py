@@ -1,0 +1,78 @@
+"""How plans are sampled, as options of a command line, and the policy that they make."""
+import argparse
+from pathlib import Path
+
+from . import OBJECTIVES, SAMPLERS, load
+
+FLAGS = {"sampler_steps": "steps", "ddim_eta": "eta", "variance": "variance",
+         "langevin_repeats": "repeats", "langevin_size": "size", "spread": "spread"}  # -> keyword
+
+
+def add_arguments(parser):
+    """Add the positional RUN, and a group with the options of sampling."""
+    parser.add_argument("run", nargs="?", metavar="RUN",
+                        help="a run's folder, or a policy's file (default: the policy that comes "
+                             "with minidiff)")
+    group = parser.add_argument_group("how a plan is sampled")
+    add = group.add_argument
+    add("--sampler", choices=tuple(SAMPLERS),
+        help="ancestral; ddim; sde: the reverse SDE; flow: its ODE; langevin; pc: predictor and "
+             "corrector; of the baselines regression, mixture, and shooting, straight lines at "
+             "random (default: ancestral; for a baseline its own)")
+    add("--sampler-steps", type=bounded(int, 1, 100_000), metavar="N",
+        help="ddim, flow, sde, langevin: how many of the T timesteps are visited "
+             "(default: 16, 8, T, T)")
+    add("--ddim-eta", type=bounded(float, 0, 1), metavar="ETA",
+        help="ddim: 0 deterministic, 1 as noisy as ancestral (default: 0)")
+    add("--variance", choices=("beta-tilde", "beta", "learned"),
+        help="ancestral: Sigma_theta (default: learned where it was, else beta-tilde)")
+    add("--langevin-repeats", type=bounded(int, 0, 1000), metavar="N",
+        help="langevin, pc: Langevin steps at each noise level (default: 2, 1)")
+    add("--langevin-size", type=bounded(float, 0, 1), metavar="SIZE",
+        help="langevin, pc: size of a Langevin step (default: 0.5, 0.1)")
+    add("--spread", type=bounded(float, 0, 10), metavar="S",
+        help="regression, mixture: noise added to a plan, 1 as large as plans vary (default: 0)")
+    add("--guidance", type=float, default=0.0, metavar="W",
+        help="classifier-free: by how much more than in training the observation counts, for a "
+             "policy trained with --drop-cond (default: 0)")
+    add("--start-noise", type=bounded(float, 0, 100), default=1.0, metavar="S",
+        help="standard deviation of x_T; below 1 plans vary less (default: 1)")
+    add("--action-horizon", type=bounded(int, 1, 100_000), metavar="N",
+        help="actions carried out of each plan (default: 2)")
+    add("--noise-seed", type=bounded(int, 0, 2**63), default=0, metavar="N",
+        help="seed of the sampler's noise (default: 0)")
+
+
+def bounded(kind, least, most):
+    """A type for argparse: a number of that kind from least to most."""
+    def parse(text):
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be from {least} to {most}, not {text}")
+        return value
+    parse.__name__ = {int: "whole number", float: "number"}[kind]  # argparse names it in its errors
+    return parse
+
+
+def load_policy(args, task, default):
+    """-> policy, meta, and how it samples in words: "ddim, sampler steps 4".
+
+    default: the path of the policy where args.run is None. ValueError, FileNotFoundError as `load`.
+    """
+    given = {flag: getattr(args, flag) for flag in FLAGS if getattr(args, flag) is not None}
+    options = {FLAGS[flag]: value for flag, value in given.items()}
+    path = Path(default if args.run is None else args.run)
+    policy, meta = load(path, task, args.sampler, args.guidance, args.action_horizon,
+                        args.start_noise, **options)
+    words = [args.sampler or default_sampler(meta)]
+    words += [f"{flag.replace('_', ' ')} {value}" for flag, value in given.items()]
+    if args.guidance:
+        words.append(f"guidance {args.guidance:g}")
+    if args.start_noise != 1:
+        words.append(f"start noise {args.start_noise:g}")
+    return policy, meta, ", ".join(words)
+
+
+def default_sampler(meta):
+    """The name of the sampler of a policy that nobody chose one for."""
+    return OBJECTIVES[meta["config"]["objective"]].samplers[0]
