@@ -10,7 +10,7 @@ eval.py needs: the averaged weights), scores.json, loss.png and rollouts.png.
 """
 import minidiff  # first: it decides how many threads NumPy's BLAS takes  # noqa: F401
 from minidiff import checkpoint, demos, policy
-from minidiff.beyond import OBJECTIVES, bind
+from minidiff.beyond import OBJECTIVES, bind, formats
 from minidiff.progress import Progress
 from minidiff.pusht import setting  # the task
 from minidiff.training import Config, Diverged, Trainer, flag
@@ -29,7 +29,7 @@ def main():
     args, config, folder, saved = parse_arguments()
     np.seterr(over="ignore", invalid="ignore")  # Diverged says it better
     files = saved[1]["demos"] if saved else [str(Path(file).absolute()) for file in args.demos or []]
-    data = demos.join([demos.load(file, setting.TASK) for file in files or [setting.DEMOS]])
+    data = demos.join([formats.load(file, setting.TASK) for file in files or [setting.DEMOS]])
     trainer = Trainer(config, setting.TASK, data, OBJECTIVES[config.objective].loss)
     *_, quickest = samplers(config).values()
     untrained = policy.from_trainer(trainer, quickest)

@@ -39,21 +39,20 @@ class Demos(NamedTuple):
 
 # ---- files ---------------------------------------------------------------------------------------
 
-PLACES = {  # of the arrays in a zarr group
-    "state": "data/state", "action": "data/action", "episode_ends": "meta/episode_ends"}
+NAMES = ("state", "action", "episode_ends")
 
 
 def load(path, task):
-    """Demos from a .npz file, or from a zarr folder or zip (extra `zarr`), read and checked.
+    """Demos from a .npz file, read and checked (beyond.formats reads other formats).
 
     Raises ValueError naming the file, the array and the row at fault; FileNotFoundError where there
     is no such file.
     """
-    return check(read(path, PLACES), task, path)
+    return check(read(path, NAMES), task, path)
 
 
 def read(path, names):
-    """The arrays of a file of demonstrations that `names` asks for -> dictionary by name.
+    """The arrays of a .npz file of demonstrations that `names` asks for -> dictionary by name.
 
     What a file of demonstrations must have and lacks is refused; other names that it lacks are left
     out. Nothing in a file is executed. Errors as for `load`.
@@ -61,69 +60,27 @@ def read(path, names):
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations")
-    read_arrays = _read_zarr if path.is_dir() or path.suffix == ".zip" else _read_npz
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: cannot be read as demonstrations: not a .npz file, or not all of it")
+    arrays = {}
     try:
-        arrays, held = read_arrays(path, names)
+        with np.load(path, allow_pickle=False) as file:
+            held = file.files
+            for name in held:
+                if name in names:
+                    with blaming(name):
+                        arrays[name] = file[name]
     except Exception as error:  # damaged files raise errors of all kinds, even NotImplementedError
         raise ValueError(f"{path}: cannot be read as demonstrations: {error}") from None
-    for name in PLACES:
+    for name in NAMES:
         if name in names and name not in arrays:
-            _refuse(path, name, f"is missing; the file holds {_listed(held)}")
+            _refuse(path, name, f"is missing; the file holds {', '.join(sorted(held)) or 'nothing'}")
     return arrays
 
 
-def _read_npz(path, names):
-    """-> the arrays by name, and the names of all that the file holds."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError("not a .npz file, or not all of it")
-    arrays = {}
-    with np.load(path, allow_pickle=False) as file:
-        for name in names:
-            if name in file.files:
-                with _blaming(name):
-                    arrays[name] = file[name]
-        return arrays, file.files
-
-
-def _read_zarr(path, names):
-    """As _read_npz. Published zips wrap the zarr group in folders, so we look for it."""
-    if path.is_file():
-        with zipfile.ZipFile(path) as file:
-            files = file.namelist()
-    else:
-        files = [p.relative_to(path).as_posix() for p in path.rglob("*")]
-    folders = {"/" + name.rpartition("/")[0] for name in files
-               if name.endswith(("/.zarray", "/zarr.json"))}
-    groups = [folder.removesuffix(PLACES["state"]) for folder in folders
-              if folder.endswith("/" + PLACES["state"])]
-    if len(groups) != 1:
-        raise ValueError(f"{len(groups) or 'no'} zarr arrays 'data/state' are in it")
-    try:
-        import zarr
-    except ImportError:
-        raise ValueError("reading zarr needs one more package: "
-                         "pip install 'minidiff[zarr]'") from None
-    store = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
-    arrays = {}
-    for name, place in PLACES.items():
-        place = groups[0] + place
-        if name in names and place in folders:
-            with _blaming(name):
-                arrays[name] = _numbers(zarr.open_array(store, path=place[1:], mode="r"))
-    return arrays, arrays
-
-
-def _numbers(array):
-    """A zarr array in memory, if it is whole and of numbers."""
-    if array.dtype.kind not in "fiu":  # before a chunk is decoded: those of objects may be pickled
-        raise ValueError(f"should be numbers, but is {array.dtype}")
-    if array.nchunks_initialized < array.nchunks:  # zarr would read zeros there
-        raise ValueError(f"has only {array.nchunks_initialized} of its {array.nchunks} chunks")
-    return np.asarray(array[:])
-
-
 @contextlib.contextmanager
-def _blaming(name):
+def blaming(name):
+    """Errors inside name the array."""
     try:
         yield
     except Exception as error:
@@ -132,9 +89,9 @@ def _blaming(name):
 
 def check(arrays, task, path="demonstrations"):
     """The arrays as Demos, if they are what the module's docstring says; else ValueError."""
-    for name in PLACES:
+    for name in NAMES:
         if name not in arrays:
-            _refuse(path, name, f"is missing; there is {_listed(arrays)}")
+            _refuse(path, name, f"is missing; there is {', '.join(sorted(arrays)) or 'nothing'}")
     state = _checked_rows(path, "state", arrays["state"], task.state_range)
     action = _checked_rows(path, "action", arrays["action"], task.action_range)
     if len(state) != len(action):
@@ -172,10 +129,6 @@ def _checked_rows(path, name, rows, accepted):
         _refuse(path, name, f"is out of range in row {row}, column {column}: {rows[row, column]} "
                             f"(accepted: {low[column]:g} to {high[column]:g})")
     return rows
-
-
-def _listed(names):
-    return ", ".join(sorted(names)) or "nothing"
 
 
 def _refuse(path, name, problem):

@@ -91,34 +91,60 @@ def run_episode(policy, env, rng, seed=None, options=None, decide=None):
 
 # ---- its file ------------------------------------------------------------------------------------
 
-def from_trainer(trainer, sampler=ancestral_sampling, **options):
-    """The policy that a Trainer has come to, with the averaged weights. options: as for `load`."""
-    config = trainer.config
-    rng = np.random.default_rng(0)
-    _, eps_theta = build(config, trainer.task, trainer.cond.shape[1], rng)
-    eps_theta.net.theta[:] = trainer.optimiser.ema
-    return _assemble(eps_theta, trainer.schedule, trainer.task, trainer.normaliser, config, sampler,
-                     options)
+def contents(trainer):
+    """The policy that a Trainer has come to, as what its file holds: arrays by name, and meta.
 
-
-def save(path, trainer, resumable=False, **notes):
-    """Write a Trainer's policy; resumable: with all that training needs to go on.
-
-    The file holds the averaged weights (ema), beta, the Normaliser's mean, std and scale; as meta
-    the task's name, the config, steps done, CPU seconds and the notes. Diverged, and nothing is written, if a
-    weight is not finite.
+    The averaged weights (ema), beta, the Normaliser's mean, std and scale; the task's name, the
+    config, steps done, CPU seconds.
     """
-    if not np.isfinite(trainer.net.theta).all():
-        raise Diverged(f"diverged at step {trainer.n}: a weight is no longer finite")
     arrays = {"ema": trainer.optimiser.ema, "beta": trainer.schedule.beta[1:],
               **trainer.normaliser._asdict()}
     meta = {"task": trainer.task.name, "config": dataclasses.asdict(trainer.config),
             "update": trainer.n, "cpu_seconds": trainer.cpu_seconds(),
-            "demos_sha256": trainer.demos_sha256, **notes}
+            "demos_sha256": trainer.demos_sha256}
+    return arrays, meta
+
+
+def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
+    """The DiffusionPolicy that such contents describe. ValueError where they do not fit together."""
+    if meta["task"] != task.name:
+        raise ValueError(f"a policy for the task '{meta['task']}', not for '{task.name}'")
+    config = Config(**meta["config"])
+    if sampler is ancestral_sampling and config.objective not in LOSSES:
+        raise ValueError(f"trained by --objective {config.objective}, so it predicts no noise: "
+                         "minidiff.beyond.load knows its sampler")
+    normaliser = Normaliser(*(arrays[name] for name in Normaliser._fields))
+    schedule, eps_theta = build(config, task, len(normaliser.mean), np.random.default_rng(0))
+    theta = eps_theta.net.theta
+    if theta.shape != arrays["ema"].shape or not np.allclose(schedule.beta[1:], arrays["beta"]):
+        raise ValueError("the schedule or the weights do not fit the config that stands with them")
+    theta[:] = arrays["ema"]
+    for param in eps_theta.net.params.values():
+        param.needs_grad = False  # from here on gradients go to samples, not to weights
+    if eps_theta.learned and sampler is ancestral_sampling:
+        sampler = functools.partial(ancestral_sampling, variance="learned")
+    options = {"action_horizon": min(2, config.pred_horizon), "clip": config.clip} | options
+    return DiffusionPolicy(eps_theta, Schedule(arrays["beta"]), task, normaliser,
+                           config.obs_horizon, config.pred_horizon, sampler=sampler, **options)
+
+
+def from_trainer(trainer, sampler=ancestral_sampling, **options):
+    """The policy that a Trainer has come to. options: as for `load`."""
+    return assemble(*contents(trainer), trainer.task, sampler, **options)
+
+
+def save(path, trainer, resumable=False, **notes):
+    """Write a Trainer's policy; resumable: with all that training needs to go on. notes: for meta.
+
+    Diverged, and nothing is written, if a weight is not finite.
+    """
+    if not np.isfinite(trainer.net.theta).all():
+        raise Diverged(f"diverged at step {trainer.n}: a weight is no longer finite")
+    arrays, meta = contents(trainer)
     if resumable:
         arrays |= trainer.state() | {"losses": trainer.losses[:trainer.n]}
         meta |= {"rng": trainer.rng.bit_generator.state}
-    checkpoint.save(path, arrays, meta)
+    checkpoint.save(path, arrays, meta | notes)
 
 
 def load(path, task, sampler=ancestral_sampling, **options):
@@ -127,28 +153,15 @@ def load(path, task, sampler=ancestral_sampling, **options):
     options: action_horizon, clip, start_noise of DiffusionPolicy. Raises ValueError with one
     sentence for a file that does not fit the task, itself or the sampler.
     """
-    path = find(path)
     arrays, meta = read(path)
-    if meta["task"] != task.name:
-        raise ValueError(f"{path}: a policy for the task '{meta['task']}', not for '{task.name}'")
-    config = Config(**meta["config"])
-    if sampler is ancestral_sampling and config.objective not in LOSSES:
-        raise ValueError(f"{path}: trained by --objective {config.objective}, so it predicts no "
-                         "noise: minidiff.beyond.load knows its sampler")
-    normaliser = Normaliser(*(arrays[name] for name in Normaliser._fields))
-    schedule, eps_theta = build(config, task, len(normaliser.mean), np.random.default_rng(0))
-    fits = (np.allclose(schedule.beta[1:], arrays["beta"])
-            and eps_theta.net.theta.shape == arrays["ema"].shape)
-    if not fits:
-        raise ValueError(f"{path}: the schedule or the weights do not fit the config that stands "
-                         "with them")
-    eps_theta.net.theta[:] = arrays["ema"]
-    schedule = Schedule(arrays["beta"])
-    return _assemble(eps_theta, schedule, task, normaliser, config, sampler, options), meta
+    try:
+        return assemble(arrays, meta, task, sampler, **options), meta
+    except ValueError as error:
+        raise ValueError(f"{find(path)}: {error}") from None
 
 
 def read(path, needs=()):
-    """The arrays and the meta of a policy's file; path as for `load`. needs: arrays besides its own."""
+    """The arrays and the meta of a policy's file; path as for `load`. needs: more than its own."""
     return checkpoint.load(find(path), needs=("ema", "beta", *Normaliser._fields, *needs))
 
 
@@ -159,13 +172,3 @@ def find(path):
         return path
     whole = path / "checkpoint.npz"
     return whole if whole.exists() else path / "policy.npz"
-
-
-def _assemble(eps_theta, schedule, task, normaliser, config, sampler, options):
-    for param in eps_theta.net.params.values():
-        param.needs_grad = False  # from here on gradients go to samples, not to weights
-    if eps_theta.learned and sampler is ancestral_sampling:
-        sampler = functools.partial(ancestral_sampling, variance="learned")
-    options = {"action_horizon": min(2, config.pred_horizon), "clip": config.clip} | options
-    return DiffusionPolicy(eps_theta, schedule, task, normaliser, config.obs_horizon,
-                           config.pred_horizon, sampler=sampler, **options)
