@@ -1,5 +1,5 @@
 """eval.py as a user runs it: its score sheet, what it says, and what it refuses."""
-from minidiff import demos
+from minidiff import demos, policy
 from minidiff.pusht.features import PUSHT
 from minidiff.training import Config, Trainer
 
@@ -23,7 +23,8 @@ def trained(tmp_path_factory, demos_file):
     trainer = Trainer(config, PUSHT, demos.load(demos_file, PUSHT))
     for _ in trainer:
         pass
-    trainer.save(folder / "run")
+    policy.save(folder / "run" / "policy.npz", trainer)
+    policy.save(folder / "run" / "checkpoint.npz", trainer, resumable=True)
     return folder
 
 
@@ -73,8 +74,8 @@ def test_a_run_is_its_folder_its_checkpoint_or_its_policy_file(trained):
         result = run(trained, "eval.py", name, "--episodes", 2, "--max-steps", 30)
         said.append(result.stdout.split("in all\n")[1])
     assert said[0].startswith("score ") and said[0] == said[1] == said[2]
-    policy, checkpoint = trained / "run" / "policy.npz", trained / "run" / "checkpoint.npz"
-    assert policy.stat().st_size < 0.5 * checkpoint.stat().st_size
+    small, whole = trained / "run" / "policy.npz", trained / "run" / "checkpoint.npz"
+    assert small.stat().st_size < 0.5 * whole.stat().st_size
 
 
 # ---- what it says --------------------------------------------------------------------------------
