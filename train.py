@@ -28,7 +28,7 @@ import numpy as np
 def main():
     args, config, folder, saved = parse_arguments()
     np.seterr(over="ignore", invalid="ignore")  # Diverged says it better
-    files = saved[1]["demos"] if saved else [str(Path(file).absolute()) for file in args.demos or []]
+    files = saved[1]["demos"] if saved else args.demos
     data = demos.join([formats.load(file, setting.TASK) for file in files or [setting.DEMOS]])
     trainer = Trainer(config, setting.TASK, data, OBJECTIVES[config.objective].loss)
     *_, quickest = samplers(config).values()
@@ -38,8 +38,8 @@ def main():
     else:
         about = {"demos": files, **dataclasses.asdict(config)}
         checkpoint.write_json(folder / "config.json", about)
-    print(f"{len(data.episode_ends):,} demonstrations, {len(trainer.x0):,} windows; {config.net} with "
-          f"{trainer.net.theta.size:,} parameters; {config.steps:,} steps; into {folder}/")
+    print(f"{len(data.episode_ends):,} demonstrations, {len(trainer.x0):,} windows; {config.net} "
+          f"with {trainer.net.theta.size:,} parameters; {config.steps:,} steps; into {folder}/")
 
     train(trainer, folder, files, args.save_every)
     seconds = trainer.cpu_seconds()
@@ -80,7 +80,8 @@ def train(trainer, folder, files, save_every):
         kept = "nothing was saved yet"
         if (folder / "checkpoint.npz").exists():
             kept = f"the last good checkpoint is kept in {folder / 'checkpoint.npz'}"
-        sys.exit(f"\n{error}; {kept}. Try a smaller learning rate: --lr {trainer.config.lr / 3:.0e}")
+        sys.exit(f"\n{error}; {kept}. "
+                 f"Try a smaller learning rate: --lr {trainer.config.lr / 3:.0e}")
     stop.restore()
     if trainer.n == trainer.config.steps:
         policy.save(folder / "policy.npz", trainer)
@@ -90,7 +91,7 @@ def train(trainer, folder, files, save_every):
 
 
 class StopSignals:
-    """Notes Ctrl-C and SIGTERM, so that training ends after its step; a second one ends it at once."""
+    """Notes Ctrl-C and SIGTERM: training ends after its step. A second one ends it at once."""
 
     def __init__(self):
         self.came = False
@@ -129,7 +130,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--demos", nargs="+", metavar="FILE",
+    add("--demos", nargs="+", metavar="FILE", default=[], type=absolute,
         help="files of demonstrations, learned from all together: .npz with state, action, "
              "episode_ends; or a zarr folder or zip (default: those that come with minidiff)")
     for field in dataclasses.fields(Config):
@@ -164,6 +165,11 @@ def parse_arguments():
         parser.error(f"{folder} already holds a run: continue it with --resume {folder}, or choose "
                      "another --out")
     return args, config, folder, None
+
+
+def absolute(path):
+    """A path that --resume finds again from another folder."""
+    return str(Path(path).absolute())
 
 
 def add_option(parser, field):

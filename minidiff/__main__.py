@@ -39,8 +39,9 @@ def sample_data(n, rng):
 
 def demonstrations(x):
     """Numbers (n, 1, 1) as demonstrations: each is the one action of an episode."""
-    ends = 1 + np.arange(len(x))
-    return check({"state": np.zeros((len(x), 0)), "action": x[:, 0], "episode_ends": ends}, TWO_MODES)
+    n = len(x)
+    arrays = {"state": np.zeros((n, 0)), "action": x[:, 0], "episode_ends": 1 + np.arange(n)}
+    return check(arrays, TWO_MODES)
 
 
 def entropy():

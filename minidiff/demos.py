@@ -61,7 +61,8 @@ def read(path, names):
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: cannot be read as demonstrations: not a .npz file, or not all of it")
+        raise ValueError(f"{path}: cannot be read as demonstrations: not a .npz file, "
+                         "or not all of it")
     arrays = {}
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -74,7 +75,7 @@ def read(path, names):
         raise ValueError(f"{path}: cannot be read as demonstrations: {error}") from None
     for name in NAMES:
         if name in names and name not in arrays:
-            _refuse(path, name, f"is missing; the file holds {', '.join(sorted(held)) or 'nothing'}")
+            _refuse(path, name, f"is missing; the file holds {listed(held)}")
     return arrays
 
 
@@ -91,7 +92,7 @@ def check(arrays, task, path="demonstrations"):
     """The arrays as Demos, if they are what the module's docstring says; else ValueError."""
     for name in NAMES:
         if name not in arrays:
-            _refuse(path, name, f"is missing; there is {', '.join(sorted(arrays)) or 'nothing'}")
+            _refuse(path, name, f"is missing; there is {listed(arrays)}")
     state = _checked_rows(path, "state", arrays["state"], task.state_range)
     action = _checked_rows(path, "action", arrays["action"], task.action_range)
     if len(state) != len(action):
@@ -129,6 +130,10 @@ def _checked_rows(path, name, rows, accepted):
         _refuse(path, name, f"is out of range in row {row}, column {column}: {rows[row, column]} "
                             f"(accepted: {low[column]:g} to {high[column]:g})")
     return rows
+
+
+def listed(names):
+    return ", ".join(sorted(names)) or "nothing"
 
 
 def _refuse(path, name, problem):

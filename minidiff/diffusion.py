@@ -200,29 +200,28 @@ def bound_weight(schedule, variance="beta"):
         return _table(0, schedule.beta[t]**2 / denominator)
 
 
-def uniform_weight(schedule):
-    """1: every timestep's eps error counts the same (Ho eq. 14)."""
-    return _table(0, np.ones(schedule.T))
-
-
-def v_weight(schedule):
-    """1/alpha_bar_t, at most 1e4: the error of v, which the network inside Denoiser predicts."""
-    return _table(0, np.minimum(1 / schedule.alpha_bar[1:], 1e4))
-
-
-def min_snr_weight(schedule):
-    """min(SNR_t, 5)/SNR_t: the x_0 error weighted by its SNR, up to 5 (Hang et al. 2023)."""
-    return _table(0, np.minimum(schedule.snr[1:], 5) / schedule.snr[1:])
-
-
-WEIGHTS = {"uniform": uniform_weight, "inverse-alpha-bar": v_weight, "min-snr": min_snr_weight,
-           "bound": bound_weight}
+WEIGHTS = ("uniform", "inverse-alpha-bar", "min-snr", "bound")
 
 
 def loss_weight(schedule, name):
-    """lambda(t) by its name in WEIGHTS as a table (T+1,), scaled to mean one over t = 1..T."""
-    weight = WEIGHTS[name](schedule)
-    return weight / weight[1:].mean()
+    """lambda(t) by name as a table (T+1,), scaled to mean one over t = 1..T.
+
+    uniform            1: every timestep's eps error counts the same (Ho eq. 14)
+    inverse-alpha-bar  1/alpha_bar_t, at most 1e4: the error of v, the output of the network in nn
+    min-snr            min(SNR_t, 5)/SNR_t: the x_0 error times its SNR, up to 5 (Hang et al. 2023)
+    bound              see bound_weight
+    """
+    if name == "uniform":
+        weight = np.ones(schedule.T)
+    elif name == "inverse-alpha-bar":
+        weight = np.minimum(1 / schedule.alpha_bar[1:], 1e4)
+    elif name == "min-snr":
+        weight = np.minimum(schedule.snr[1:], 5) / schedule.snr[1:]
+    elif name == "bound":
+        weight = bound_weight(schedule)[1:]
+    else:
+        raise ValueError(f"weight '{name}': choose from {', '.join(WEIGHTS)}")
+    return _table(0, weight / weight.mean())
 
 
 def l_simple(schedule, eps_theta, x0, t, eps, cond, weight):

@@ -92,7 +92,7 @@ def run_episode(policy, env, rng, seed=None, options=None, decide=None):
 # ---- its file ------------------------------------------------------------------------------------
 
 def contents(trainer):
-    """The policy that a Trainer has come to, as what its file holds: arrays by name, and meta.
+    """A Trainer's policy as what its file holds: arrays by name, and meta.
 
     The averaged weights (ema), beta, the Normaliser's mean, std and scale; the task's name, the
     config, steps done, CPU seconds.
@@ -134,9 +134,9 @@ def from_trainer(trainer, sampler=ancestral_sampling, **options):
 
 
 def save(path, trainer, resumable=False, **notes):
-    """Write a Trainer's policy; resumable: with all that training needs to go on. notes: for meta.
+    """Write a Trainer's policy; resumable: with all that training needs to go on.
 
-    Diverged, and nothing is written, if a weight is not finite.
+    notes are kept as meta. Diverged, and nothing is written, if a weight is not finite.
     """
     if not np.isfinite(trainer.net.theta).all():
         raise Diverged(f"diverged at step {trainer.n}: a weight is no longer finite")

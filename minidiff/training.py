@@ -50,7 +50,7 @@ class Config:
     clip: float = option(4.0, "bound on x_0, in standard deviations of the actions", least=1e-3)
     schedule: str = option("cosine", "noise schedule", choices=tuple(SCHEDULES))
     T: int = option(100, "diffusion steps", least=1)
-    weight: str = option("inverse-alpha-bar", "lambda(t) of L_simple", choices=tuple(WEIGHTS))
+    weight: str = option("inverse-alpha-bar", "lambda(t) of L_simple", choices=WEIGHTS)
     drop_cond: float = option(0.0, "share of the windows that are shown no observation, "
                                    "for classifier-free guidance", least=0, below=1)
     steps: int = option(5000, "gradient steps: the budget", least=1)
