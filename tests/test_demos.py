@@ -6,14 +6,13 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import Bomb, mirror, play
+from conftest import Bomb, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidiff import demos
 from minidiff.demos import Demos, Normaliser, load, training_set, windows
-from minidiff.pusht.env import GOAL_POSE, PushTEnv, keypoints
-from minidiff.pusht.features import PUSHT, features, frame
+from minidiff.pusht.features import PUSHT, features
 
 NAMES = ("state", "action", "episode_ends")
 seeds = st.integers(0, 2**32 - 1)
@@ -308,102 +307,6 @@ def test_a_feature_that_never_changes_is_left_alone():
     cond, x0, normaliser = training_set(still, PUSHT, 2, 4, clip=4)
     assert np.isfinite(x0).all() and np.abs(cond).max() < 1e-3
     assert np.abs(normaliser.cond(features(still.state[None, :2] + 1e-3))).max() < 1
-
-
-# ---- the frame ----------------------------------------------------------------------------------------------------
-
-def random_obs(rng, rows=6, horizon=2):
-    return rng.uniform(0, 512, (rows, horizon, 5)) * (1, 1, 1, 1, 2 * np.pi / 512)
-
-
-def test_the_frame_of_a_known_observation():
-    """A T turned by 90 degrees has its stem along -x; the agent is below it (y points down), on its right; then above."""
-    obs = np.array([[[300.0, 280, 300, 200, np.pi / 2]], [[300.0, 120, 300, 200, np.pi / 2]]])
-    origin, axes = frame(obs)
-    np.testing.assert_array_equal(origin, [[300, 280], [300, 120]])
-    np.testing.assert_allclose(axes, [[[0, -1], [1, 0]], [[0, -1], [-1, 0]]], atol=1e-12)
-    assert frame(np.float32(obs))[1].dtype == np.float32
-
-
-@given(seeds)
-def test_the_axes_are_orthonormal_and_the_agent_is_on_the_side_of_x(seed):
-    obs = random_obs(np.random.default_rng(seed))
-    origin, axes = frame(obs)
-    np.testing.assert_allclose(axes.swapaxes(1, 2) @ axes, np.tile(np.eye(2), (6, 1, 1)), atol=1e-12)
-    assert (((origin - obs[:, -1, 2:4]) * axes[:, :, 0]).sum(1) >= 0).all()
-
-
-@given(seeds)
-def test_a_situation_and_its_mirror_image_are_one_in_the_frame(seed):
-    """The goal is its own mirror image. So the features are equal, and a chunk stands for the mirrored actions."""
-    rng = np.random.default_rng(seed)
-    obs, chunk = random_obs(rng, horizon=3), rng.normal(size=(6, 4, 2))
-    image, _ = mirror(obs, chunk)
-    np.testing.assert_allclose(features(image), features(obs), atol=1e-9)
-    one = Normaliser(np.zeros(43), np.ones(43), np.ones((4, 1)))
-    actions, mirrored = (one.actions(chunk, frame(o)) for o in (obs, image))
-    np.testing.assert_allclose(mirrored, mirror(obs, actions)[1], atol=1e-9)
-
-
-@given(seeds, st.floats(-10, 10))
-def test_a_plan_turns_and_moves_with_the_block_and_the_agent(seed, angle):
-    """Seen from the T, all but where the goal is stays the same; and so does the chunk that stands for a plan."""
-    rng = np.random.default_rng(seed)
-    obs, actions, shift = random_obs(rng), rng.uniform(0, 512, (6, 4, 2)), rng.uniform(-100, 100, 2)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    moved = np.concatenate([obs[..., :2] @ turn + shift, obs[..., 2:4] @ turn + shift, obs[..., 4:] + angle], -1)
-    one, of_the_goal = Normaliser(np.zeros(43), np.ones(43), np.ones((4, 1))), range(2, 22)
-    np.testing.assert_allclose(one.chunk(actions @ turn + shift, frame(moved)), one.chunk(actions, frame(obs)), atol=1e-3)
-    np.testing.assert_allclose(*(np.delete(features(o), of_the_goal, 1) for o in (moved, obs)), atol=1e-9)
-
-
-def test_a_step_seen_in_the_frame_is_that_of_the_moved_and_mirrored_world():
-    """The physics have the symmetry that the frame supposes: the agent touches the T and turns it, wherever it lies."""
-    state, action, results = np.array([180.0, 300, 256, 220, 0.3]), np.array([260.0, 290]), []
-    turn = np.array([[np.cos(1), np.sin(1)], [-np.sin(1), np.cos(1)]])
-    turned = np.array([*((state[:2] - 256) @ turn + 256), *((state[2:4] - 256) @ turn + 256), 1.3])
-    (image,), ((image_action,),) = mirror(state[None], action[None, None])
-    for start, target in ((state, action), (turned, (action - 256) @ turn + 256), (image, image_action)):
-        env = PushTEnv(state_order="exact")
-        env.reset(options={"state": start})
-        after = env.step(target)[0]
-        (_, axes), side = frame(start[None, None]), 1 - 2 * (start is image)
-        results.append([*((after[:2] - start[:2]) @ axes[0]), *((after[2:4] - start[2:4]) @ axes[0]), side * (after[4] - start[4])])
-    assert abs(results[0][4]) > 1e-3
-    np.testing.assert_allclose(results[1:], results[:1] * 2, atol=1e-9)
-
-
-# ---- features -----------------------------------------------------------------------------------------------------
-
-def test_features_of_a_known_observation():
-    """The T stands upright, the agent 60 px to its right. It moved by (1, 2), the T by (3, 4), from just below 2 pi."""
-    before, now = [359, 238, 297, 196, 2 * np.pi - 0.1], [360, 240, 300, 200, 0]
-    f = features(np.array([[before, now]], float))[0]
-    assert f.shape == (43,)
-    np.testing.assert_allclose(f[:6], [60, 40, -44, 56, np.sin(np.pi / 4), np.cos(np.pi / 4)])
-    to_goal, to_agent = keypoints(GOAL_POSE) - keypoints(now[2:]), [360, 240] - keypoints(now[2:])
-    np.testing.assert_allclose(f[6:38], np.tanh([*to_goal.ravel() / 15, *to_agent.ravel() / 15]))
-    np.testing.assert_allclose(f[38:], [1, 2, 3, 4, 0.1])
-
-
-def test_features_see_row_by_row_the_observations_they_are_given():
-    obs = random_obs(np.random.default_rng(2), horizon=4)
-    np.testing.assert_array_equal(features(obs)[:, :38], features(obs[:, -1:]))
-    np.testing.assert_array_equal(features(obs)[2:3], features(obs[2:3]))
-    assert features(obs).shape == (6, 38 + 3 * 5)
-    np.testing.assert_allclose(features(np.repeat(obs[:, -1:], 2, 1))[:, 38:], 0, atol=1e-12)  # nothing moved
-
-
-def test_features_do_not_change_when_an_angle_turns_a_full_circle():
-    obs = random_obs(np.random.default_rng(3))
-    turned = obs + 2 * np.pi * np.array([0, 0, 0, 0, 1]) * [[[3]], [[-1]], [[0]], [[1]], [[2]], [[-5]]]
-    turned[:, 0, 4] += 2 * np.pi  # the observation before it, once more
-    np.testing.assert_allclose(features(turned), features(obs), atol=1e-9)
-
-
-def test_on_the_goal_every_way_to_the_goal_is_zero():
-    f = features(np.array([[[50.0, 60.0, *GOAL_POSE]]]))[0]
-    np.testing.assert_allclose(f[[*range(2, 5), *range(6, 22)]], 0, atol=1e-12)
 
 
 def test_files_are_joined_episode_by_episode(arrays):
