@@ -106,7 +106,7 @@ def contents(trainer):
 
 
 def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
-    """The DiffusionPolicy that such contents describe. ValueError where they do not fit together."""
+    """The DiffusionPolicy of such contents. ValueError where they do not fit together."""
     if meta["task"] != task.name:
         raise ValueError(f"a policy for the task '{meta['task']}', not for '{task.name}'")
     config = Config(**meta["config"])

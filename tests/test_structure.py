@@ -1,4 +1,4 @@
-"""The two storeys: the method knows nothing of the task and needs NumPy alone, and imports run one way."""
+"""The layout: the path needs NumPy alone and nothing that lies below it; imports run one way."""
 import ast
 import subprocess
 import sys
@@ -6,65 +6,150 @@ import sys
 import pytest
 from conftest import ROOT
 
-METHOD = sorted((ROOT / "minidiff").glob("*.py"))
-# each file imports from lines above it only
-STOREYS = ["__init__", "tensor", "layers", "nn optim", "diffusion", "samplers guidance baselines", "demos checkpoint progress",
-           "policy __main__"]
-TASK_STOREYS = ["__init__", "env", "features draw disturb", "chart expert live", "candidates", "rollout",
-                "collect modes watch record", "gallery"]
-STOREY = {name: height for height, names in enumerate(STOREYS) for name in names.split()}
-TASK_STOREY = {name: height for height, names in enumerate(TASK_STOREYS) for name in names.split()}
+PACKAGE = ROOT / "minidiff"
+FILES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix()
+               for path in PACKAGE.rglob("*.py"))
+PATH = [name for name in FILES if "/" not in name]
+TASK = [name for name in FILES if name.startswith("pusht/")]
+SCRIPTS = ["train", "eval"]
+
+# each file imports, when it is loaded, from lines above its own only
+LAYERS = """
+__init__
+tensor
+layers progress
+nn optim checkpoint
+diffusion demos
+training
+policy
+__main__ wall
+beyond/samplers beyond/guidance beyond/baselines beyond/formats
+beyond/__init__
+beyond/options
+pusht/__init__ pusht/data/__init__ pusht/study/__init__ pusht/view/__init__
+pusht/geometry pusht/scores
+pusht/features
+pusht/env
+pusht/rollout pusht/data/expert pusht/study/disturbances
+pusht/study/candidates pusht/study/compare pusht/study/bound pusht/study/forks pusht/data/collect
+pusht/view/drawing
+pusht/view/charts pusht/view/films pusht/view/windows
+pusht/view/watch pusht/view/record
+pusht/setting pusht/__main__
+"""
+HEIGHT = {name: height for height, line in enumerate(LAYERS.splitlines()) for name in line.split()}
 
 
-def imports(path, top_level_only=False):
-    """The absolute names of all modules that a file imports, `from . import x` as package.x."""
-    package = ".".join(path.relative_to(ROOT).parts[:-1])
-    tree = ast.parse(path.read_text())
-    for node in tree.body if top_level_only else ast.walk(tree):
+def tree(name):
+    folder = ROOT if name in SCRIPTS else PACKAGE
+    return ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+
+
+def imports(name, when_loaded=False):
+    """(module, imported name) of all that a file imports; absolute names."""
+    nodes = tree(name).body if when_loaded else ast.walk(tree(name))
+    package = ["minidiff", *name.split("/")[:-1]]
+    for node in nodes:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            for alias in node.names:
+                yield alias.name, None
         elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[:len(package.split(".")) + 1 - node.level] if node.level else []
-            module = ".".join(base + ([node.module] if node.module else []))
-            for alias in node.names:  # a module of a package, or a name of its own
-                is_module = (ROOT / module.replace(".", "/") / f"{alias.name}.py").exists()
-                yield f"{module}.{alias.name}" if is_module else module
+            above = package[:len(package) + 1 - node.level] if node.level else []
+            module = ".".join(above + ([node.module] if node.module else []))
+            for alias in node.names:
+                yield module, alias.name
 
 
-def names(paths):
-    return [path.stem for path in paths]
+def files(name, when_loaded=False):
+    """The files of the package that a file imports."""
+    for module, imported in imports(name, when_loaded):
+        place = module.removeprefix("minidiff").strip(".").replace(".", "/")
+        if not module.startswith("minidiff"):
+            continue
+        candidates = [f"{place}/{imported}".strip("/"), place, f"{place}/__init__".strip("/")]
+        yield next(file for file in candidates if file in FILES)
 
 
-@pytest.mark.parametrize("path", METHOD, ids=names(METHOD))
-def test_the_method_imports_numpy_alone_and_nothing_of_the_task(path):
-    for name in imports(path):
-        top = name.partition(".")[0]
-        optional = path.stem == "demos" and top == "zarr"  # imported only where someone brings zarr files
-        assert top in sys.stdlib_module_names | {"numpy", "minidiff"} or optional, name
-        assert not name.startswith("minidiff.pusht"), name
-    assert "zarr" not in imports(path, top_level_only=True)
+def test_every_file_has_its_layer():
+    assert sorted(HEIGHT) == FILES
 
 
-@pytest.mark.parametrize("path", METHOD, ids=names(METHOD))
-def test_imports_within_the_method_run_one_way(path):
-    for name in imports(path):
-        if name.startswith("minidiff."):
-            assert STOREY[name.split(".")[1]] < STOREY[path.stem], f"{path.stem} imports {name}"
+@pytest.mark.parametrize("name", PATH)
+def test_the_path_imports_numpy_and_the_path(name):
+    for module, _ in imports(name):
+        top = module.partition(".")[0]
+        assert top in sys.stdlib_module_names | {"numpy", "minidiff"}, module
+    assert set(files(name)) <= set(PATH)
 
 
-TASK = sorted((ROOT / "minidiff" / "pusht").glob("*.py"))
+@pytest.mark.parametrize("name", FILES)
+def test_imports_run_one_way(name):
+    for file in files(name, when_loaded=True):
+        assert HEIGHT[file] < HEIGHT[name], f"{name} imports {file}"
 
 
-@pytest.mark.parametrize("path", TASK, ids=names(TASK))
-def test_imports_within_the_task_run_one_way(path):
-    """When a module is loaded, that is: env.render() calls draw, which knows env."""
-    for name in imports(path, top_level_only=True):
-        if name.startswith("minidiff.pusht."):
-            assert TASK_STOREY[name.split(".")[2]] < TASK_STOREY[path.stem], f"{path.stem} imports {name}"
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("beyond/")])
+def test_beyond_knows_nothing_of_the_task(name):
+    assert not [file for file in files(name) if file.startswith("pusht/")]
 
 
-def test_importing_the_method_loads_neither_pymunk_nor_pygame():
-    program = (f"import sys; from minidiff import {', '.join(p.stem for p in METHOD if p.stem != '__init__')}; "
-               "print([name for name in ('pymunk', 'pygame', 'zarr', 'minidiff.pusht') if name in sys.modules])")
-    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert answer.stdout.strip() == "[]", answer.stderr
+@pytest.mark.parametrize("name", TASK + SCRIPTS)
+def test_pygame_is_imported_by_the_view_alone(name):
+    loaded = {module.partition(".")[0] for module, _ in imports(name)}
+    assert "pygame" not in loaded or name.startswith("pusht/view/")
+    if name.count("/") == 1 and name not in ("pusht/setting", "pusht/env"):
+        assert not [file for file in files(name) if file.startswith("pusht/view/")]
+
+
+@pytest.mark.parametrize("name", FILES + SCRIPTS)
+def test_no_private_name_crosses_a_file(name):
+    for module, imported in imports(name):
+        private = [part for part in [*module.split("."), imported or ""]
+                   if part.startswith("_") and not part.startswith("__")]
+        assert not private, f"{name} imports {module}.{imported}"
+    modules = {imported for module, imported in imports(name) if module.startswith("minidiff")}
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            public = not node.attr.startswith("_") or node.attr.startswith("__")
+            allowed = node.attr in ("_fields", "_asdict", "_replace")  # of a NamedTuple
+            assert public or allowed or node.value.id not in modules, f"{name}: {node.attr}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_in_the_package_runs_a_script_or_ends_the_program(name):
+    loaded = {module for module, _ in imports(name)}
+    assert "subprocess" not in loaded and "runpy" not in loaded
+    calls = [ast.unparse(node.func) for node in ast.walk(tree(name)) if isinstance(node, ast.Call)]
+    assert not {"os.system", "exec", "eval"} & set(calls)
+    assert name == "pusht/__main__" or not {"sys.exit", "exit", "quit"} & set(calls)
+    for module in loaded:
+        assert module.partition(".")[0] not in ("train", "eval", "tests", "conftest")
+
+
+@pytest.mark.parametrize("name", FILES + SCRIPTS)
+def test_no_dictionary_of_lambdas_is_a_switch(name):
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Dict):
+            assert not [value for value in node.values if isinstance(value, ast.Lambda)]
+
+
+def loads(program):
+    """Which of the packages below the path a program has loaded at its end."""
+    asked = ("pymunk", "pygame", "zarr", "minidiff.beyond", "minidiff.pusht")
+    program += f"; import sys; print([name for name in {asked} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True,
+                            text=True)
+    assert result.returncode == 0, result.stderr
+    return ast.literal_eval(result.stdout)
+
+
+def test_importing_the_path_loads_nothing_below_it():
+    names = ", ".join(name for name in PATH if name != "__init__")
+    assert loads(f"from minidiff import {names}") == []
+
+
+def test_features_and_a_training_set_need_numpy_alone():
+    program = ("from minidiff import demos; from minidiff.pusht import EXPERT_DEMOS, features; "
+               "data = demos.load(EXPERT_DEMOS, features.PUSHT); "
+               "demos.training_set(data, features.PUSHT, 1, 16, 4.0)")
+    assert loads(program) == ["minidiff.pusht"]
