@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 
 from ... import beyond, demos
-from ...beyond import samplers
+from ...beyond import formats, samplers
 from ...diffusion import variational_bound
 from ..features import PUSHT
 
@@ -65,7 +65,7 @@ def main(arguments):
     if "ancestral" not in beyond.OBJECTIVES[objective].samplers:
         raise ValueError(f"{args.run}: trained by --objective {objective}, not to predict noise; "
                          "it has no p(plan)")
-    data = demos.load(args.demos, PUSHT)
+    data = formats.load(args.demos, PUSHT)
     obs, actions = demos.windows(data, policy.obs_horizon, policy.pred_horizon)
     rng = np.random.default_rng(0)
     many = rng.permutation(len(obs))[:PLANS]

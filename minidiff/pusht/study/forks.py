@@ -16,7 +16,7 @@ actions at each:
 The demonstrator itself, with other random numbers, stands in the first line.
 """
 import argparse
-import copy
+import dataclasses
 import functools
 
 import numpy as np
@@ -59,8 +59,7 @@ def motions(policy, state, count, rng):
 
 def _played(policy, state, rng):
     """One motion (STEPS, 2), made of whole plans."""
-    policy = copy.copy(policy)
-    policy.action_horizon = policy.pred_horizon
+    policy = dataclasses.replace(policy, action_horizon=policy.pred_horizon)
     actions = []
 
     def decide(env, obs, rng):
