@@ -71,7 +71,7 @@ def curves(path, series, title, xlabel, ylabel, log_y=True, note=""):
     put(canvas, render_text(pg, xlabel, 19), left + WIDTH / 2, bottom + 50, across=0.5)
     upright = pg.transform.rotate(render_text(pg, ylabel, 19), 90)
     put(canvas, upright, 28, top + HEIGHT / 2, down=0.5)
-    drawing.save_png(path, drawing.to_pixels(pg, canvas))
+    drawing.save_png(path, pg.surfarray.array3d(canvas).swapaxes(0, 1))
 
 
 def _points(x, y, log_y):

@@ -106,22 +106,23 @@ def film_strip(path, rows, size=160):
     names = legend(pg, has_plans)
 
     margin, gap = 48, 28
-    top, left = margin + 70, margin + gap + max(text.get_width() for head in heads for text in head)
+    top = margin + 70
+    left = margin + gap + max(text.get_width() for head in heads for text in head)
     cell = max([size] + [caption.get_width() for strip in strips for _, caption in strip])
-    row_height = size + 46 + 2 * gap
-    frames_width = (cell + gap) * max(map(len, strips)) - gap
+    pitch_x, pitch_y = cell + gap, size + 46 + 2 * gap
+    frames_width = pitch_x * max(map(len, strips)) - gap
     width = left + max(frames_width, names.get_width()) + margin
-    canvas = blank(pg, width, top + row_height * len(rows) - 2 * gap + margin, PAPER)
+    canvas = blank(pg, width, top + pitch_y * len(rows) - 2 * gap + margin, PAPER)
     canvas.blit(names, (left, margin - 10))
     for row, (head, strip) in enumerate(zip(heads, strips)):
-        y = top + row * row_height
+        y = top + row * pitch_y
         for i, text in enumerate(head):
             put(canvas, text, margin, y + size / 2 + 46 * (i - len(head) / 2))
         for i, (picture, caption) in enumerate(strip):
-            x = left + i * (cell + gap) + cell / 2
+            x = left + i * pitch_x + cell / 2
             put(canvas, picture, x, y, across=0.5)
             put(canvas, caption, x, y + size + 8, across=0.5)
-    save_png(path, to_pixels(pg, canvas))
+    save_png(path, pg.surfarray.array3d(canvas).swapaxes(0, 1))
 
 
 def save_png(path, array):
@@ -132,8 +133,8 @@ def save_png(path, array):
     pg = load_pygame()
     array = np.asarray(array)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        got = f"{array.shape} {array.dtype}"
-        raise ValueError(f"save_png: expected (height, width, 3) uint8, got {got}")
+        raise ValueError("save_png: expected (height, width, 3) uint8, got "
+                         f"{array.shape} {array.dtype}")
     encoded = io.BytesIO()
     pg.image.save(to_surface(pg, array), encoded, "picture.png")
     write_atomically(path, lambda file: file.write(encoded.getvalue()))
@@ -261,11 +262,6 @@ def blank(pg, width, height, color):
 def to_surface(pg, pixels):
     """Pixels (height, width, 3) uint8 as a surface. pygame has x first, arrays have y first."""
     return pg.surfarray.make_surface(pixels.swapaxes(0, 1))
-
-
-def to_pixels(pg, surface):
-    """A surface as (height, width, 3) uint8."""
-    return pg.surfarray.array3d(surface).swapaxes(0, 1)
 
 
 def shrink(pg, surface):

@@ -4,7 +4,6 @@ An animation (.webp or .gif) shows several plans at each decision, of which the 
 out. It needs one more package: pip install 'minidiff[film]'
 """
 import argparse
-import functools
 import tempfile
 from pathlib import Path
 
@@ -95,26 +94,20 @@ def _check_path(path, suffixes):
 
 def main(arguments):
     parser = argparse.ArgumentParser(
-        prog="python -m minidiff.pusht film", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog="python -m minidiff.pusht film", usage="%(prog)s [RUN] FILE [options]",
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_arguments(parser)
     parser.add_argument("file", metavar="FILE", help="the picture: .png, or moving .webp or .gif")
-    parser.add_argument("--episodes", type=int, default=4, help="how many (default: 4)")
-    parser.add_argument("--seed", type=int, default=5000,
-                        help="of the first episode; the next ones follow (default: 5000)")
-    parser.add_argument("--max-steps", type=int, default=300,
-                        help="length of an episode (default: 300)")
-    parser.add_argument("--seeding", choices=("legacy", "modern"), default="legacy",
-                        help="how a seed becomes a start (default: legacy)")
+    add = parser.add_argument_group("what to film").add_argument
+    add("--episodes", type=int, default=4, metavar="N", help="how many (default: 4)")
+    add("--seed", type=int, default=5000, help="start of the first episode (default: 5000)")
     args = parser.parse_intermixed_args(arguments)  # options may stand between RUN and FILE
     if args.episodes < 1:
         parser.error("--episodes must be at least 1")
     if Path(args.file).suffix not in (".png", ".webp", ".gif"):
         parser.error(f"{args.file}: the name of the picture must end in .png, .webp or .gif")
-    policy, _, description = options.load_policy(args, PUSHT, SHIPPED_POLICY)
-    print(description)
-    make_env = functools.partial(PushTEnv, max_steps=args.max_steps, seeding=args.seeding)
+    policy, _, sampling = options.load_policy(args, PUSHT, SHIPPED_POLICY)
+    print(f"{args.run or 'the policy that comes with minidiff'}: {sampling}")
     draw = film if args.file.endswith(".png") else animation
-    draw(args.file, policy, range(args.seed, args.seed + args.episodes), args.noise_seed,
-         make_env=make_env)
+    draw(args.file, policy, range(args.seed, args.seed + args.episodes), args.noise_seed)
     print(f"picture: {args.file}")

@@ -30,6 +30,11 @@ HELP = (("pointer", "takes the agent; outside the world, time stands still"),
         ("x or Backspace", "throw the episode away; also one just kept"),
         ("h", "this help"), ("q or Esc", "quit"))
 COLOURS = ((VERMILLION, "the agent"), (INK, "where it is sent"), (ORANGE, "where it has been"))
+TAKE = ("Put the pointer on the ringed agent to take it; then it follows you, and everything is "
+        "recorded.")
+PUSH = ("Push the blue T onto its green outline, above 95 %. To rest, take the pointer out of the "
+        "world.")
+THINK = "The next start follows. Press x if this episode should not be kept after all."
 KEYS = "x  throw this episode away     Enter  keep it unfinished     h  help     q  quit"
 
 
@@ -54,8 +59,8 @@ class Record:
         self.coverage = info["coverage"]
         self.states, self.actions = [state], []
         self.pointer = None  # x, y (px of the world), or None outside of it
-        self.in_hand, self.kept = False, False
-        self.ended = None  # or (seconds, words)
+        self.in_hand = False
+        self.ended = None  # or (seconds, words), once it is kept
         self.fresh = True
         self.episodes = len(read(self.path)["seed"])
 
@@ -85,7 +90,6 @@ class Record:
         """End the episode, into the file."""
         append(self.path, self.states[:-1], self.actions, self.seed)
         self.ended = self.clock.now(), words
-        self.kept = True
         self.episodes += 1
 
     def handle(self, event):
@@ -102,7 +106,7 @@ class Record:
             elif key == "return" and self.actions and not self.ended:
                 self.keep("kept")
             elif key in ("x", "backspace"):
-                if self.kept:
+                if self.ended:
                     drop_last(self.path)
                 self.start(self.seed + 1)
 
@@ -127,17 +131,11 @@ class Record:
 
         trail = np.array(self.states)[:, :2]
         windows.picture(pg, screen, self.states[-1], trail, marks)
-        word = "recording" if self.in_hand else "waiting for you"
+        word, what = "waiting for you", TAKE
+        if self.in_hand:
+            word, what = "recording", PUSH
         if self.ended:
-            _, word = self.ended
-        if self.kept:
-            what = "The next start follows. Press x if this episode should not be kept after all."
-        elif self.in_hand:
-            what = ("Push the blue T onto its green outline, above 95 %. To rest, take the pointer "
-                    "out of the world.")
-        else:
-            what = ("Put the pointer on the ringed agent to take it; then it follows you, and "
-                    "everything is recorded.")
+            word, what = self.ended[1], THINK
         windows.panel(pg, screen, f"coverage {self.coverage:4.0%}    step {len(self.actions)}    "
                       f"{counted(self.episodes)} in {Path(self.path).name}", word, what, KEYS)
         if self.help:
@@ -205,10 +203,9 @@ def main(arguments):
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", metavar="FILE.npz", help="a new one, or one to add episodes to")
     parser.add_argument("--seed", type=int,
-                        help="of the first start; the next ones follow (default: one that the file "
-                             "does not have)")
+        help="of the first start; the next ones follow (default: one that the file does not have)")
     parser.add_argument("--seeding", choices=("legacy", "modern"), default="legacy",
-                        help="how a seed becomes a start (default: legacy)")
+        help="how a seed becomes a start (default: legacy)")
     args = parser.parse_args(arguments)
     if not args.file.endswith(".npz"):
         parser.error(f"{args.file}: the name of the file must end in .npz")

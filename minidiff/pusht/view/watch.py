@@ -266,39 +266,36 @@ def label(sampler, steps=None):
 
 
 def every_sampler(args, first, meta):
-    """label -> the policy `first` that the arguments ask for, and by every other sampler it allows."""
+    """label -> DiffusionPolicy: `first`, as args ask for it, then by all its other samplers."""
     names = beyond.OBJECTIVES[meta["config"]["objective"]].samplers
     policies = {label(args.sampler or names[0], args.sampler_steps): first}
-    same = {"guidance": args.guidance, "action_horizon": args.action_horizon,
-            "start_noise": args.start_noise}
-    same = {name: value for name, value in same.items() if value is not None}
     for name in names:
         own = {"steps": min(4, first.schedule.T)} if name == "ddim" else {}
-        words = label(name, **own)
-        if words not in policies:
-            policy, _ = beyond.load(args.run or SHIPPED_POLICY, PUSHT, name, **same, **own)
-            policies[words] = policy
+        if label(name, **own) not in policies:
+            policies[label(name, **own)], _ = beyond.load(
+                args.run or SHIPPED_POLICY, PUSHT, name, args.guidance, args.action_horizon,
+                args.start_noise, **own)
     return policies
 
 
 def main(arguments):
     parser = argparse.ArgumentParser(
-        prog="python -m minidiff.pusht watch", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog="python -m minidiff.pusht watch", usage="%(prog)s [RUN] [options]",
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_arguments(parser)
-    parser.add_argument("--candidates", type=int, default=CANDIDATES,
-                        help="plans sampled for each decision, of which the best, tried in the "
-                             f"simulator, is carried out (default: {CANDIDATES})")
-    parser.add_argument("--seed", type=int, default=5000,
-                        help="of the first episode; the next ones follow (default: 5000)")
-    parser.add_argument("--max-steps", type=int, default=300,
-                        help="length of an episode (default: 300)")
-    parser.add_argument("--seeding", choices=("legacy", "modern"), default="legacy",
-                        help="how a seed becomes a start (default: legacy)")
+    add = parser.add_argument_group("what to watch").add_argument
+    add("--seed", type=int, default=5000, help="start of the first episode (default: 5000)")
+    add("--candidates", type=int, default=CANDIDATES, metavar="K",
+        help="plans sampled for each decision, of which the best, tried in the simulator, is "
+             f"carried out (default: {CANDIDATES})")
+    add("--max-steps", type=int, default=300, metavar="N",
+        help="an episode ends after so many steps, or with success (default: 300)")
+    add("--seeding", choices=("legacy", "modern"), default="legacy",
+        help="how a seed becomes a start (default: legacy)")
     args = parser.parse_args(arguments)
     if args.candidates < 1:
         parser.error("--candidates must be at least 1")
-    policy, meta, description = options.load_policy(args, PUSHT, SHIPPED_POLICY)
-    print(description)
+    policy, meta, sampling = options.load_policy(args, PUSHT, SHIPPED_POLICY)
+    print(f"{args.run or 'the policy that comes with minidiff'}: {sampling}")
     windows.run(Watch(every_sampler(args, policy, meta), args.seed, args.noise_seed, args.max_steps,
                       args.seeding, args.candidates))

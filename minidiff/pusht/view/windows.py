@@ -71,12 +71,9 @@ def play(game, window):
                 game.handle(event)
                 game.fresh = True  # whatever it was: another window may have covered this one
             busy = game.update()
-            if not busy:
-                rest = FRAME
-            elif game.clock.left() > FRAME:
-                rest = 3 * FRAME
-            else:  # the world is late, and it goes before pictures
-                rest = 8 * FRAME
+            rest = FRAME
+            if busy:  # the world's clock goes before pictures
+                rest = 3 * FRAME if game.clock.left() > FRAME else 8 * FRAME
             now = time.monotonic()
             if window.open and game.fresh and now > shown + rest:
                 shown = now
@@ -121,10 +118,9 @@ def panel(pg, screen, first, word, second, keys):
 def _fitting(pg, text, size, color, width):
     """A line of text, as much smaller as its width demands: fonts differ between machines."""
     line = render_text(pg, text, size, color)
-    while line.get_width() > width and size > 6:
-        size -= 1
-        line = render_text(pg, text, size, color)
-    return line
+    if line.get_width() <= width or size <= 6:
+        return line
+    return _fitting(pg, text, size - 1, color, width)
 
 
 def overlay(pg, screen, keys, colours=()):

@@ -1,0 +1,79 @@
+"""What the tests of pictures and windows share: pixels, a window, a still clock, keys, a mouse."""
+from minidiff.pusht.view import drawing
+from minidiff.pusht.view.windows import PANEL, UNIT, VIEW
+
+import contextlib
+
+import pytest
+
+pygame = pytest.importorskip("pygame")
+
+
+def is_color(pixels, color):
+    return (pixels == color).all(-1)
+
+
+def load(path):
+    return pygame.surfarray.array3d(pygame.image.load(str(path))).swapaxes(0, 1)
+
+
+def is_blank(pixels):
+    return is_color(pixels, drawing.PAPER).all()
+
+
+def assert_margins_are_blank(picture, margin):
+    assert is_blank(picture[:margin]) and is_blank(picture[-margin:])
+    assert is_blank(picture[:, :margin]) and is_blank(picture[:, -margin:])
+
+
+@contextlib.contextmanager
+def unseen_window(monkeypatch):
+    """A window of SDL's driver that draws into nowhere."""
+    pygame.display.quit()
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    window = drawing.Window()
+    window.canvas((VIEW, VIEW + PANEL))
+    yield window
+    window.close()
+
+
+class Time:
+    """A clock that stands still until it is told otherwise."""
+    seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def wait(game, seconds):
+    """Let time pass, in steps of 5 ms, and let the game do what is due."""
+    for _ in range(round(200 * seconds)):
+        game.clock.now.seconds += 0.005
+        while game.update():
+            pass
+
+
+def key(name):
+    """A key pressed."""
+    characters = {"space": " ", "return": "\r", "backspace": "\b"}
+    character = characters.get(name, name if len(name) == 1 else "")
+    code = pygame.key.key_code("=" if name == "+" else name)
+    return pygame.event.Event(pygame.KEYDOWN, key=code, unicode=character)
+
+
+def at(kind, point, **more):
+    """A mouse event at a point of the world."""
+    return pygame.event.Event(kind, pos=(point[0] * UNIT, point[1] * UNIT), **more)
+
+
+def color_at(window, point):
+    """The colour on the screen at a point of the world."""
+    return tuple(window.screen.get_at((int(point[0] * UNIT), int(point[1] * UNIT))))[:3]
+
+
+def assert_panel_is_whole(window):
+    """The texts under the world have room on all sides."""
+    pixels = pygame.surfarray.array3d(window.screen).swapaxes(0, 1)
+    panel = pixels[VIEW:]
+    assert is_blank(panel[:, :14]) and is_blank(panel[:, -14:]) and is_blank(panel[-8:])
+    assert is_color(panel, drawing.INK).any() and is_color(panel, drawing.GREY).any()

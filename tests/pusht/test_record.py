@@ -1,0 +1,214 @@
+"""Demonstrations by the mouse: what the pointer did is in the file, and the file never suffers."""
+from minidiff import demos
+from minidiff.pusht import EXPERT_DEMOS
+from minidiff.pusht import __main__ as commands
+from minidiff.pusht.data.expert import demonstrate
+from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.features import PUSHT
+from minidiff.pusht.view import drawing, record, windows
+from minidiff.pusht.view.windows import TRAIL
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from screen import Time, assert_panel_is_whole, at, color_at, key, pygame, unseen_window, wait
+
+
+@pytest.fixture
+def window(monkeypatch):
+    with unseen_window(monkeypatch) as window:
+        yield window
+
+
+@pytest.fixture(scope="module")
+def shown():
+    return demonstrate(9000)
+
+
+def perform(game, shown):
+    """Record what the demonstrator showed: the pointer takes the agent and goes where it went."""
+    game.handle(at(pygame.MOUSEMOTION, game.states[0][:2]))
+    for done, point in enumerate(shown.actions):
+        game.handle(at(pygame.MOUSEMOTION, point))
+        while len(game.actions) == done:
+            wait(game, 0.005)
+        if game.ended:
+            return
+
+
+# ---- the window ----------------------------------------------------------------------------------
+
+def test_a_recorded_episode_is_what_the_pointer_did_and_trains(window, tmp_path, shown):
+    path = tmp_path / "mine.npz"
+    game = record.Record(path, now=Time())
+    assert game.seed == 9000
+    game.handle(at(pygame.MOUSEMOTION, game.states[0][:2] + [30, 0]))
+    wait(game, 1)
+    assert not game.in_hand and len(game.actions) == 0, "the agent waits for the pointer"
+    perform(game, shown)
+    assert game.ended[1] == "solved, and kept"
+    data = demos.load(path, PUSHT)
+    steps = game.clock.steps
+    assert len(data.state) == len(data.action) == steps and data.episode_ends.tolist() == [steps]
+    env = PushTEnv()
+    assert np.array_equal(data.state[0], np.float32(env.reset(seed=9000)[0]))
+    assert np.array_equal(data.state[1:], np.float32(env.simulate(data.action[:-1])))
+    assert env.step(data.action[-1])[2], "its last action solves it"
+    assert np.array_equal(data.action, shown.actions[:steps])
+    said = game.summary()
+    assert said.startswith(f"1 episode, {steps} steps") and said.endswith(f"--demos {path}")
+
+
+def test_time_stands_still_while_the_pointer_is_out_of_the_world(window, tmp_path):
+    game = record.Record(tmp_path / "mine.npz", now=Time())
+    outside = at(pygame.MOUSEMOTION, [100, 520])
+    for leave in (outside, pygame.event.Event(pygame.WINDOWLEAVE), key("h")):
+        game.handle(at(pygame.MOUSEMOTION, game.states[-1][:2]))
+        wait(game, 0.25)
+        steps = len(game.actions)
+        game.handle(leave)
+        wait(game, 1)
+        assert steps > 0 and len(game.actions) == steps and game.clock.dropped == 0
+        if leave.type == pygame.KEYDOWN:
+            game.handle(at(pygame.MOUSEMOTION, game.states[-1][:2]))
+            assert not game.in_hand, "the help hides the world"
+
+
+def test_enter_keeps_and_x_discards_and_the_file_goes_on(window, tmp_path):
+    path = tmp_path / "mine.npz"
+    game = record.Record(path, now=Time())
+
+    def push(*names):
+        game.handle(at(pygame.MOUSEMOTION, game.states[-1][:2]))
+        wait(game, 0.3)
+        for name in names:
+            game.handle(key(name))
+        wait(game, record.AFTERGLOW + 0.1 if game.ended else 0)
+
+    push("x")
+    assert not path.exists() and game.seed == 9001
+    push("return", "backspace")  # kept, and thought better of
+    assert not path.exists() and game.seed == 9002
+    push("return")
+    push("return")
+    push("return", "x")
+    push("x")
+    game.handle(key("return"))  # nothing was done yet
+    assert record.read(path)["seed"].tolist() == [9002, 9003]
+    again = record.Record(path, now=Time())
+    assert again.seed == 9004 and again.episodes == 2
+    before = record.read(path)
+    perform(again, demonstrate(9004))
+    after = record.read(path)
+    assert after["seed"].tolist() == [9002, 9003, 9004]
+    for name, rows in before.items():
+        assert np.array_equal(after[name][:len(rows)], rows)
+    demos.load(path, PUSHT)
+
+
+def test_the_trail_is_short_so_that_a_long_episode_hides_nothing(window, tmp_path):
+    game = record.Record(tmp_path / "mine.npz")
+    trail = np.stack([np.linspace(30, 480, 100), np.full(100, 490)], 1)
+    game.states = [np.array([*point, 350, 60, 1.5]) for point in trail]
+    game.draw(window.screen)
+    is_orange = [color_at(window, point) == drawing.ORANGE for point in trail]
+    assert not any(is_orange[:100 - TRAIL]) and all(is_orange[102 - TRAIL:95])
+
+
+def test_no_text_is_cut_off(window, tmp_path, monkeypatch):
+    game = record.Record(tmp_path / ("long" * 6 + ".npz"))
+    for game.help in (False, True):
+        for game.in_hand, game.pointer in ((False, None), (True, (100, 100))):
+            game.draw(window.screen)
+            assert_panel_is_whole(window)
+    game.ended = 0.0, "solved, and kept"
+    game.draw(window.screen)
+    assert_panel_is_whole(window)
+    sheets = []
+
+    def put(canvas, text, x, y, across=0, down=0):
+        left = x - across * text.get_width()
+        sheets.append((canvas.get_width(), left, left + text.get_width()))
+
+    monkeypatch.setattr(windows, "put", put)
+    windows.overlay(pygame, window.screen, record.HELP, record.COLOURS)
+    assert sheets and all(left >= 10 and right <= width - 10 for width, left, right in sheets)
+
+
+# ---- the file ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("content, said", [
+    (b"not demonstrations", "cannot be read as demonstrations"),
+    (b"", "cannot be read as demonstrations"),
+    (EXPERT_DEMOS.read_bytes()[:100_000], "cannot be read as demonstrations"),
+    (EXPERT_DEMOS.read_bytes(), "were not recorded here")], ids=["text", "empty", "cut", "expert"])
+def test_a_damaged_or_foreign_file_is_refused_and_left_as_it_is(window, tmp_path, content, said):
+    path = tmp_path / "mine.npz"
+    path.write_bytes(content)
+    for touch in (lambda: record.Record(path), lambda: record.drop_last(path),
+                  lambda: record.append(path, np.ones((2, 5)), np.ones((2, 2)), 1)):
+        with pytest.raises(ValueError, match=said):
+            touch()
+    assert path.read_bytes() == content and os.listdir(tmp_path) == ["mine.npz"]
+
+
+RECORD_UNTIL_KILLED = """
+import minidiff, pygame
+from minidiff.pusht.view import drawing, record, windows
+from minidiff.pusht.view.windows import UNIT
+game, window = record.Record("mine.npz"), drawing.Window()
+def events():
+    if game.episodes < 1 and len(game.actions) >= 3:
+        yield pygame.event.Event(pygame.KEYDOWN, key=pygame.K_RETURN, unicode="\\r")
+    x, y = game.states[-1][:2]
+    yield pygame.event.Event(pygame.MOUSEMOTION, pos=(x * UNIT, y * UNIT))
+    if game.episodes == 1 and not game.ended and len(game.actions) >= 3:
+        print("in the second", flush=True)
+window.events, record.AFTERGLOW = lambda: list(events()), 0.1
+windows.play(game, window)
+"""
+
+
+def test_a_kill_costs_the_episode_in_progress_and_no_other(tmp_path):
+    environment = os.environ | {"SDL_VIDEODRIVER": "dummy", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", RECORD_UNTIL_KILLED], cwd=tmp_path, text=True,
+                               stdout=subprocess.PIPE, env=environment)
+    assert process.stdout.readline() == "in the second\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert os.listdir(tmp_path) == ["mine.npz"]
+    assert len(demos.load(tmp_path / "mine.npz", PUSHT).episode_ends) == 1
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+def test_the_command_hands_its_options_on(monkeypatch, tmp_path):
+    games = []
+    monkeypatch.setattr(windows, "run", games.append)
+    path = str(tmp_path / "mine.npz")
+    assert commands.main(["record", path]) == 0
+    assert commands.main(["record", path, "--seed", "3", "--seeding", "modern"]) == 0
+    first, second = games
+    assert (first.path, first.seed, second.seed) == (path, 9000, 3)
+    assert np.array_equal(second.env.state, PushTEnv(seeding="modern").reset(seed=3)[0])
+
+
+def test_without_a_display_the_command_says_so_and_leaves_no_file(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "minidiff.pusht", "record", "mine.npz"], cwd=tmp_path,
+        capture_output=True, text=True, timeout=60,
+        env=os.environ | {"SDL_VIDEODRIVER": "nonsense", "PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1 and os.listdir(tmp_path) == []
+    assert result.stderr.startswith("minidiff.pusht record: no display for a live window")
+
+
+@pytest.mark.parametrize("arguments", [[], ["mine.txt"], ["mine.zip"]], ids=str)
+def test_the_command_takes_an_npz_file_only(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        commands.main(["record", *arguments])
+    assert end.value.code == 2 and ".npz" in capsys.readouterr().err.splitlines()[-1]
