@@ -34,7 +34,10 @@ def main():
     *_, quickest = samplers(config).values()
     untrained = policy.from_trainer(trainer, quickest)
     if saved:
-        trainer.restore(*saved)
+        try:
+            trainer.restore(*saved)
+        except ValueError as error:
+            raise ValueError(f"{', '.join(files) or setting.DEMOS}: {error}") from None
     else:
         about = {"demos": files, **dataclasses.asdict(config)}
         checkpoint.write_json(folder / "config.json", about)

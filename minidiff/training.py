@@ -186,7 +186,7 @@ class Trainer:
         ValueError where it belongs to other demonstrations.
         """
         if self.demos_sha256 != meta["demos_sha256"]:
-            raise ValueError("these are not the demonstrations that the run was started with")
+            raise ValueError("not the demonstrations that the run was started with")
         for name, array in self.state().items():
             array[:] = arrays[name]
         self.n = meta["update"]
