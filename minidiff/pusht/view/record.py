@@ -30,11 +30,11 @@ HELP = (("pointer", "takes the agent; outside the world, time stands still"),
         ("x or Backspace", "throw the episode away; also one just kept"),
         ("h", "this help"), ("q or Esc", "quit"))
 COLOURS = ((VERMILLION, "the agent"), (INK, "where it is sent"), (ORANGE, "where it has been"))
-TAKE = ("Put the pointer on the ringed agent to take it; then it follows you, and everything is "
-        "recorded.")
-PUSH = ("Push the blue T onto its green outline, above 95 %. To rest, take the pointer out of the "
-        "world.")
-THINK = "The next start follows. Press x if this episode should not be kept after all."
+WAITING = ("Put the pointer on the ringed agent to take it; then it follows you, and everything is "
+           "recorded.")
+RECORDING = ("Push the blue T onto its green outline, above 95 %. To rest, take the pointer out of "
+             "the world.")
+KEPT = "The next start follows. Press x if this episode should not be kept after all."
 KEYS = "x  throw this episode away     Enter  keep it unfinished     h  help     q  quit"
 
 
@@ -131,11 +131,11 @@ class Record:
 
         trail = np.array(self.states)[:, :2]
         windows.picture(pg, screen, self.states[-1], trail, marks)
-        word, what = "waiting for you", TAKE
+        word, what = "waiting for you", WAITING
         if self.in_hand:
-            word, what = "recording", PUSH
+            word, what = "recording", RECORDING
         if self.ended:
-            word, what = self.ended[1], THINK
+            word, what = self.ended[1], KEPT
         windows.panel(pg, screen, f"coverage {self.coverage:4.0%}    step {len(self.actions)}    "
                       f"{counted(self.episodes)} in {Path(self.path).name}", word, what, KEYS)
         if self.help:

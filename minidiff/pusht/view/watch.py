@@ -105,7 +105,7 @@ class Watch:
             self.decisions.append(1000 * self.spent)
 
     def update(self):
-        """Do what is due. Returns whether there is more of it, so that nobody sleeps before."""
+        """Do what is due. Returns whether there is more to do at once."""
         clock = self.clock
         if self.ended:
             if not self.paused and clock.now() > self.ended[0] + AFTERGLOW:
