@@ -139,6 +139,7 @@ class Trainer:
 
     def step(self):
         """One gradient step (Ho, algorithm 1). Returns the loss; Diverged if it is not finite."""
+        config = self.config
         x0, cond = self.batch()
         t = sample_t(self.schedule, len(x0), self.rng)
         eps = self.rng.standard_normal(x0.shape, dtype=np.float32)
@@ -146,7 +147,6 @@ class Trainer:
             loss = self.loss(self.schedule, self.eps_theta, x0, t, eps, cond, self.weight)
         tape.backward(loss)
         grad = flat_gradient(self.net.params)
-        config = self.config
         self.optimiser.step(grad, learning_rate(self.n, config.steps, config.lr, config.warmup))
         self.losses[self.n] = loss.data
         self.record_loss_by_t()

@@ -1,66 +1,98 @@
-"""The README keeps its word: each equation stands in the function it names, at the line it names, proved by that test; and
-files are as long as it says.
+"""The pages keep their word: links lead where they say, quoted code is the repository's own, the
+example runs, and each equation stands in the function it names, proved by the test it names.
 
-    python tests/test_readme.py        puts the line numbers right
+    python tests/test_readme.py        puts the line numbers of the links right
 """
 import ast
+import doctest
 import re
+import textwrap
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-LINK = re.compile(r"\[`(\w+)`\]\(([\w/]+\.py)(?:#L\d+)?\)")
-LENGTH = re.compile(r"^\| \[([\w/]+\.py)\]\(\1\) \| \d+ \|", re.M)
+PROOFS = ROOT / "tests" / "README.md"
+PAGES = [README, PROOFS, ROOT / "minidiff/pusht/README.md", ROOT / "minidiff/pusht/RESULTS.md"]
+LINK = re.compile(r"\[`(\w+)`\]\(([\w/.]+\.py)(?:#L\d+)?\)")
 
 
-def line_of(name, path):
-    """The line on which a function or class of that name begins, or None."""
-    nodes = ast.walk(ast.parse((ROOT / path).read_text()))
-    return next((n.lineno for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == name), None)
+def text(page):
+    return page.read_text(encoding="utf-8")
 
 
-def corrected(text):
-    """The README's text with the line number of every linked function, and the length of every listed file, put right."""
-    text = LENGTH.sub(lambda row: f"| [{row[1]}]({row[1]}) | {len((ROOT / row[1]).read_text().splitlines())} |", text)
-    return LINK.sub(lambda link: f"[`{link[1]}`]({link[2]}#L{line_of(link[1], link[2])})", text)
+def definition(name, path):
+    """The function or class of that name in a file, or None."""
+    for node in ast.walk(ast.parse(text(path))):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name:
+            return node
+    return None
 
 
-def equations():
-    """Rows of the equation table: number -> (links to functions, links to tests)."""
-    section = README.read_text(encoding="utf-8").partition("## The equations")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (\d+|–) \| (.+?) \| (.+?) \| (.+?) \|$", section, re.M)
-    return [(number, LINK.findall(functions), LINK.findall(tests)) for number, _, functions, tests in rows]
+def corrected(page):
+    """A page's text with the line number of every linked function put right."""
+    def link(match):
+        name, path = match[1], match[2]
+        node = definition(name, page.parent / path)
+        return f"[`{name}`]({path}#L{node.lineno if node else 0})"
+    return LINK.sub(link, text(page))
 
 
-def test_every_link_to_a_function_leads_to_its_line_and_every_file_has_its_length():
-    text = README.read_text(encoding="utf-8")
-    assert LINK.findall(text) and set(LENGTH.findall(text)) >= {f"minidiff/{p.name}" for p in (ROOT / "minidiff").glob("[a-z]*.py")}
-    assert corrected(text) == text, "run: python tests/test_readme.py"
+def rows(page):
+    """A table of equations: (number, the cells after the equation, each as links)."""
+    found = re.findall(r"^\| (\d+|–) \| .+? \| (\[`.+) \|$", text(page), re.M)
+    return [(number, [LINK.findall(cell) for cell in cells.split(" | ")])
+            for number, cells in found]
 
 
-def test_every_equation_has_a_function_and_a_test():
-    rows = equations()
-    assert {str(n) for n in range(1, 15)} <= {number for number, _, _ in rows}
-    for number, functions, tests in rows:
-        assert functions and tests, f"equation {number}"
-        assert all(path.startswith("minidiff/") for _, path in functions)
-        assert all(path.startswith("tests/test_") and name.startswith("test_") for name, path in tests)
-
-
-def test_the_functions_of_the_table_cite_their_equation():
-    for number, functions, _ in equations():
-        for name, path in functions:
-            if number != "–" and path.endswith("diffusion.py"):
-                node = next(n for n in ast.walk(ast.parse((ROOT / path).read_text()))
-                            if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == name)
-                assert f"Eq. {number}:" in ast.get_docstring(node), f"{name} does not cite equation {number}"
-
-
-def test_the_files_that_the_readme_names_exist():
-    text = README.read_text(encoding="utf-8")
-    for path in re.findall(r"\]\(([\w./-]+?)(?:#L\d+)?\)", text) + re.findall(r"`((?:minidiff|tests)/[\w./]+)`", text):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_to_what_it_names(page):
+    assert corrected(page) == text(page), "run: python tests/test_readme.py"
+    for path in re.findall(r"\]\((?!https?:)([\w./-]+?)(?:#\w+)?\)", text(page)):
+        assert (page.parent / path).exists(), path
+    for path in re.findall(r"`((?:minidiff|tests)/[\w./]+)`", text(page)):
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("page", [README, PROOFS], ids=["README", "tests/README"])
+def test_every_equation_has_a_function_that_cites_it(page):
+    table = rows(page)
+    assert {str(n) for n in range(1, 15)} <= {number for number, _ in table}
+    for number, (functions, *_) in table:
+        assert functions, f"equation {number}"
+        for name, path in functions:
+            node = definition(name, page.parent / path)
+            if number != "–":
+                assert f"Eq. {number}:" in ast.get_docstring(node), f"{name} cites no eq. {number}"
+
+
+def test_every_equation_has_a_proof():
+    for number, (_, proofs) in rows(PROOFS):
+        assert proofs, f"equation {number}"
+        for name, path in proofs:
+            assert path.startswith("test_") and name.startswith("test_"), name
+
+
+def test_the_loops_that_the_readme_quotes_are_the_code():
+    package = [text(path) for path in (ROOT / "minidiff").glob("*.py")]
+    blocks = re.findall(r"```python\n(.*?)```", text(README), re.S)
+    quoted = [block for block in blocks if ">>>" not in block]
+    assert len(quoted) == 2
+    for block in quoted:
+        indented = (textwrap.indent(block, " " * columns) for columns in (4, 8))
+        wanted = list(indented)
+        assert any(code in source for source in package for code in wanted), block
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme_runs():
+    example = re.search(r"```python\n(>>> .*?)```", text(README), re.S)[1]
+    parsed = doctest.DocTestParser().get_doctest(example, {}, "README.md", None, 0)
+    results = doctest.DocTestRunner().run(parsed)
+    assert results.attempted > 8 and results.failed == 0
+
+
 if __name__ == "__main__":
-    README.write_text(corrected(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(corrected(page), encoding="utf-8")
