@@ -1,134 +1,197 @@
 """Every picture of the README, made again.
 
-    python -m minidiff.pusht.gallery        into minidiff/pusht/pictures, in a minute and a half
+    python tests/benchmarks/gallery.py                  all, in a minute and a half
+    python tests/benchmarks/gallery.py --only fork.png
 
-    rollouts.webp   three episodes, moving, with eight plans at each decision; by Pillow: pip install 'minidiff[film]'
-    rollouts.png    four episodes as film strips, as eval.py --film draws them
-    forward.png     a demonstrated plan on its way into the noise, and plans on their way out of it
-    schedules.png   how much of a plan and how much noise is in x_t, by each noise schedule
-    fork.png        all the ways that a policy sees at a state that is its own mirror image; a regression, trained for this
-    steering.png    the same state, steered: by a cost, and by a last action that is settled
-    second_task.png plans past a wall; trained and drawn by tests/test_second_task.py, which needs pytest
+    rollouts.webp    three episodes, moving, with eight plans at each decision; needs Pillow:
+                     pip install 'minidiff[film]'
+    rollouts.png     four episodes as film strips
+    forward.png      a demonstrated plan on its way into the noise, and plans on their way out of it
+    schedules.png    how much of a plan and how much noise is in x_t, by each noise schedule
+    fork.png         the motions that a policy sees at a state that is its own mirror image, with
+                     those of a regression, which is trained for this
+    steering.png     the same state, steered: by a cost, and by a last action that is given
+    second_task.png  plans past a wall (minidiff/wall.py), by diffusion and by regression
 """
 import argparse
-import copy
+import dataclasses
 import functools
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-import numpy as np
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from minidiff import beyond, demos, wall  # noqa: E402
+from minidiff.beyond import baselines, guidance  # noqa: E402
+from minidiff.diffusion import SCHEDULES, ancestral_sampling, l_simple, q_sample  # noqa: E402
+from minidiff.policy import from_trainer  # noqa: E402
+from minidiff.progress import Progress  # noqa: E402
+from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY  # noqa: E402
+from minidiff.pusht.features import PUSHT  # noqa: E402
+from minidiff.pusht.study import forks  # noqa: E402
+from minidiff.pusht.view import charts, drawing, films  # noqa: E402
+from minidiff.training import Config, Trainer  # noqa: E402
 
-from .. import demos, guidance, policy as policies
-from ..diffusion import SCHEDULES, q_sample
-from . import EXPERT_DEMOS, SHIPPED_POLICY, chart, draw, modes, rollout
-from .env import PushTEnv
-from .features import PUSHT
+import numpy as np  # noqa: E402
 
-PICTURES, ROOT = Path(__file__).parent / "pictures", Path(__file__).parents[2]
-REGRESSION_STEPS = 1850  # half a minute: enough to see where its plans go
-STATE = modes.symmetric_states(1, np.random.default_rng(35))[0]
-
-
-def forward(path, policy):
-    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1-alpha_bar_t) eps (eq. 5) for 6 eps, above; the chain back (eq. 14), below."""
-    data = demos.load(EXPERT_DEMOS, PUSHT)
-    obs, actions = demos.windows(data, policy.obs_horizon, policy.pred_horizon)
-    k = np.ptp(actions[:2000], 1).min(1).argmax()  # a plan that goes far, both in x and in y
-    rng, shown = np.random.default_rng(0), (0, 5, 15, 30, 50, 70, 100)
-    seen, frame = np.repeat(obs[k:k + 1], 6, 0), PUSHT.frame(obs[k:k + 1])
-    x0 = policy.normaliser.chunk(np.repeat(actions[k:k + 1], 6, 0), frame)
-    eps = rng.standard_normal(x0.shape, dtype=np.float32)
-    to_noise = [policy.normaliser.actions(q_sample(policy.schedule, x0, t, eps) if t else x0, frame) for t in shown]
-    back = list(policy.denoise(seen, rng))[::-1]  # back[t] holds x_t
-    panel = lambda plans, t: (obs[k, -1], f"t = {t}", plans)
-    draw.film_strip(path, [("forward", list(map(panel, to_noise, shown)), "one demonstrated\nplan, 6 noises"),
-                           ("reverse", [panel(back[t], t) for t in shown], "6 plans: read\nfrom right to left")])
+FOLDER = ROOT / "minidiff" / "pusht" / "pictures"
+REGRESSION = Config(objective="mse", steps=1850, lr=1e-3)  # enough to see where its plans go
+STATE = forks.symmetric_states(1, np.random.default_rng(35))[0]
 
 
-def schedules(path):
-    lines = []
-    for name, make in SCHEDULES.items():
-        s = make(100)
-        lines += [(f"{name}: signal", np.arange(101), s.signal), (f"{name}: noise", np.arange(101), s.noise)]
-    chart.curves(path, lines, "What x_t is made of", "t", "share", log_y=False,
-                 note="x_t = signal x_0 + noise eps, signal = sqrt(alpha_bar_t), noise = sqrt(1 - alpha_bar_t)")
+# ---- what has to be trained for a picture --------------------------------------------------------
 
-
-def program(module, *arguments):
-    """Run a program of this repository to its end. Its progress is shown, what it prints is not."""
-    if subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
-        raise RuntimeError(f"python -m {module} failed, in {ROOT}")
+def trained(config, task, data, loss, sampler):
+    """A policy, after config.steps of training."""
+    trainer = Trainer(config, task, data, loss)
+    progress = Progress("training", config.steps)
+    for mean_loss in trainer:
+        progress.show(trainer.n, f"loss {mean_loss:.5f}")
+    return from_trainer(trainer, sampler)
 
 
 def trained_regression():
-    """A policy trained on the demonstrations that come with minidiff, by regression in place of diffusion."""
-    with tempfile.TemporaryDirectory() as folder:
-        program("train", "--objective", "mse", "--steps", REGRESSION_STEPS, "--lr", 1e-3,
-                "--score-episodes", 0, "--out", folder)
-        return policies.load(Path(folder) / "policy.npz", PUSHT)[0]
+    """Behaviour cloning of the demonstrations that come with minidiff."""
+    data = demos.load(EXPERT_DEMOS, PUSHT)
+    return trained(REGRESSION, PUSHT, data, baselines.mse_loss, baselines.regression)
 
 
-def fork(path, policy):
-    rng, regression = np.random.default_rng(0), trained_regression()
-    panels = [(STATE, "diffusion", modes.motions(policy, STATE, 32, rng)),
-              (STATE, "regression", modes.motions(regression, STATE, 1, rng)),
-              (STATE, "the demonstrator", modes.demonstrated(STATE, 16, rng))]
-    draw.film_strip(path, [("a fork", panels, "left and right\nare equally good")], size=300)
-
-
-def steered(policy, **changes):
-    """The policy with some of its attributes changed."""
-    policy = copy.copy(policy)
-    for name, value in changes.items():
-        setattr(policy, name, value)
-    return policy
-
+# ---- steering ------------------------------------------------------------------------------------
 
 def to_one_side(policy, px=5.0):
-    """A policy whose plans' probability at STATE rises by e for every `px` that they lie farther right on average."""
-    right = modes.ACROSS @ PUSHT.frame(STATE[None, None])[1][0]  # as the plan's own axes see it
-    weight = (policy.normaliser.scale * -right / len(policy.normaliser.scale) / px).astype(np.float32)  # (H, D)
-    return steered(policy, eps_theta=guidance.cost_guided(policy.schedule, policy.eps_theta, lambda x0: x0 * weight))
+    """A policy whose plans' probability at STATE rises by a factor of e for every `px` that they
+    lie farther right on average."""
+    _, (axes,) = PUSHT.frame(STATE[None, None])
+    scale = policy.normaliser.scale  # (H, 1)
+    weight = (scale * -(forks.ACROSS @ axes) / len(scale) / px).astype(np.float32)  # (H, 2)
+
+    def cost(x0):
+        return x0 * weight
+
+    guided = guidance.CostGuided(policy.schedule, policy.eps_theta, cost)
+    return dataclasses.replace(policy, eps_theta=guided)
 
 
 def to_end_at(policy, state, point):
-    """A policy whose plans end at a point (2,)."""
-    plan = np.tile(np.asarray(point, np.float32), (1, policy.pred_horizon, 1))
-    known = policy.normaliser.chunk(plan, PUSHT.frame(state[None, None]))
-    last = (np.arange(policy.pred_horizon) == policy.pred_horizon - 1)[:, None]
-    return steered(policy, sampler=functools.partial(guidance.inpainting, known=known, mask=last))
+    """A policy whose plans from a state end at a point (2,)."""
+    H = policy.pred_horizon
+    plan = np.tile(np.asarray(point, np.float32), (1, H, 1))
+    given = policy.normaliser.normalise(plan, PUSHT.frame(state[None, None]))
+    last = (np.arange(H) == H - 1)[:, None]
+    sampler = functools.partial(guidance.inpainting, given=given, mask=last)
+    return dataclasses.replace(policy, sampler=sampler)
+
+
+# ---- the pictures --------------------------------------------------------------------------------
+
+def moving(path, policy):
+    films.animation(path, policy, range(300000, 300003))
+
+
+def strips(path, policy):
+    films.film(path, policy, range(300000, 300004))
+
+
+def forward(path, policy):
+    """Above x_t by eq. 5 for one plan and 6 eps, below the chain back (eq. 14)."""
+    data = demos.load(EXPERT_DEMOS, PUSHT)
+    obs, actions = demos.windows(data, policy.obs_horizon, policy.pred_horizon)
+    k = np.ptp(actions[:2000], 1).min(1).argmax()  # a plan that goes far, both in x and in y
+    obs = np.repeat(obs[k:k + 1], 6, 0)
+    frame = PUSHT.frame(obs)
+    x0 = policy.normaliser.normalise(np.repeat(actions[k:k + 1], 6, 0), frame)
+    rng = np.random.default_rng(0)
+    eps = rng.standard_normal(x0.shape, dtype=np.float32)
+    plans = list(policy.denoise(obs, rng))[::-1]  # plans[t] holds x_t
+    into_noise, out_of_noise = [], []
+    for t in (0, 5, 15, 30, 50, 70, 100):
+        x_t = q_sample(policy.schedule, x0, t, eps) if t else x0
+        noised = policy.normaliser.denormalise(x_t, frame)
+        into_noise.append((obs[0, -1], f"t = {t}", noised))
+        out_of_noise.append((obs[0, -1], f"t = {t}", plans[t]))
+    drawing.film_strip(path, [("forward", into_noise, "one demonstrated\nplan, 6 noises"),
+                              ("reverse", out_of_noise, "6 plans: read\nfrom right to left")])
+
+
+def schedules(path, policy):
+    lines = []
+    for name, make in SCHEDULES.items():
+        schedule = make(100)
+        lines.append((f"{name}: signal", np.arange(101), schedule.signal))
+        lines.append((f"{name}: noise", np.arange(101), schedule.noise))
+    charts.curves(path, lines, "What x_t is made of", "t", "share", log_y=False,
+                  note="x_t = signal x_0 + noise eps, signal = sqrt(alpha_bar_t), "
+                       "noise = sqrt(1 - alpha_bar_t)")
+
+
+def fork(path, policy):
+    rng = np.random.default_rng(0)
+    panels = [(STATE, "diffusion", forks.motions(policy, STATE, 32, rng)),
+              (STATE, "regression", forks.motions(trained_regression(), STATE, 1, rng)),
+              (STATE, "the demonstrator", forks.demonstrated(STATE, 16, rng))]
+    drawing.film_strip(path, [("a fork", panels, "left and right\nare equally good")], size=300)
 
 
 def steering(path, policy):
     rng = np.random.default_rng(0)
-    before, after = (np.mean(((modes.motions(p, STATE, 200, rng) - STATE[:2]) @ modes.ACROSS).mean(1) > 0)
-                     for p in (policy, to_one_side(policy)))
-    end = STATE[:2] + 100 * modes.ACROSS
-    panels = [(STATE, f"as learned: {before:.0%} to the right", modes.motions(policy, STATE, 24, rng)),
-              (STATE, f"by a cost: {after:.0%} to the right", modes.motions(to_one_side(policy), STATE, 24, rng)),
-              (STATE, "the last action settled", modes.motions(to_end_at(policy, STATE, end), STATE, 24, rng))]
-    draw.film_strip(path, [("steering", panels, "one state,\n24 plans each")], size=300)
+    guided = to_one_side(policy)
+    ending = to_end_at(policy, STATE, STATE[:2] + 100 * forks.ACROSS)
+    before = share_to_the_right(forks.motions(policy, STATE, 200, rng))
+    after = share_to_the_right(forks.motions(guided, STATE, 200, rng))
+    panels = []
+    for steered, caption in ((policy, f"as learned: {before:.0%} to the right"),
+                             (guided, f"by a cost: {after:.0%} to the right"),
+                             (ending, "the last action is given")):
+        panels.append((STATE, caption, forks.motions(steered, STATE, 24, rng)))
+    drawing.film_strip(path, [("steering", panels, "one state,\n24 plans each")], size=300)
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="python -m minidiff.pusht.gallery", description=__doc__,
+def share_to_the_right(motions):
+    """Of motions (n, STEPS, 2) from STATE."""
+    right = ((motions - STATE[:2]) @ forks.ACROSS).mean(1)  # (n,) px
+    return (right > 0).mean()
+
+
+def second_task(path, policy):
+    """Plans past the wall from the middle, (0, -1)."""
+    data = wall.demonstrations(300, np.random.default_rng(0))
+    regression_config = dataclasses.replace(wall.CONFIG, objective="mse")
+    diffusion = trained(wall.CONFIG, wall.TASK, data, l_simple, ancestral_sampling)
+    regression = trained(regression_config, wall.TASK, data, baselines.mse_loss,
+                         baselines.regression)
+    lines = []
+    for name, planner, count in (("diffusion, 24 plans", diffusion, 24),
+                                 ("regression", regression, 1)):
+        obs = np.tile([0.0, -1.0], (count, 1, 1))
+        plans = np.concatenate([obs, planner.plan(obs, np.random.default_rng(1))], 1)
+        gap = np.full((count, 1, 2), np.nan)  # between one plan's line and the next
+        x, y = np.concatenate([plans, gap], 1).reshape(-1, 2).T
+        lines.append((name, x, y))
+    lines.append(("the wall", [-wall.WALL, wall.WALL], [0, 0]))
+    charts.curves(path, lines, "Past a wall", "x", "y", log_y=False,
+                  note="All plans are for the same observation.")
+
+
+PICTURES = {"rollouts.webp": moving, "rollouts.png": strips, "forward.png": forward,
+            "schedules.png": schedules, "fork.png": fork, "steering.png": steering,
+            "second_task.png": second_task}
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default=PICTURES, help=f"a folder (default: {PICTURES})")
-    parser.add_argument("--policy", default=SHIPPED_POLICY, help="a checkpoint (default: what comes with minidiff)")
-    args = parser.parse_args()
-    policy = policies.load(args.policy, PUSHT)[0]
-    jobs = {"rollouts.webp": lambda path: rollout.animation(path, policy, range(300000, 300003)),
-            "rollouts.png": lambda path: rollout.film(path, policy, range(300000, 300004)),
-            "forward.png": lambda path: forward(path, policy), "schedules.png": schedules,
-            "fork.png": lambda path: fork(path, policy), "steering.png": lambda path: steering(path, policy),
-            "second_task.png": lambda path: program("tests.test_second_task", path)}
-    for name, job in jobs.items():
+    parser.add_argument("--out", default=FOLDER, help=f"a folder (default: {FOLDER})")
+    parser.add_argument("--run", default=SHIPPED_POLICY,
+                        help="a run's folder, or a policy's file (default: the shipped policy)")
+    parser.add_argument("--only", choices=tuple(PICTURES), nargs="+", metavar="NAME",
+                        default=tuple(PICTURES), help="these pictures: " + ", ".join(PICTURES))
+    args = parser.parse_args(arguments)
+    policy, _ = beyond.load(args.run, PUSHT)
+    for name in args.only:
         path = Path(args.out).resolve() / name
         try:
-            job(path)
-        except RuntimeError as error:  # no pygame, no Pillow, or a program that failed
+            PICTURES[name](path, policy)
+        except RuntimeError as error:  # pygame, pymunk or Pillow is missing
             print(f"no {path}: {error}")
         else:
             print(f"picture: {path}")
@@ -136,7 +199,7 @@ def main():
 
 if __name__ == "__main__":
     try:
-        main()
+        main(sys.argv[1:])
     except (ValueError, OSError) as error:
         sys.exit(f"gallery: {error}")
     except KeyboardInterrupt:
