@@ -1,0 +1,96 @@
+"""The bound of a policy on demonstrated plans: its terms, its units, and who has none."""
+from minidiff import demos, policy
+from minidiff.beyond.baselines import mse_loss
+from minidiff.beyond.samplers import log_likelihood
+from minidiff.diffusion import l_hybrid, l_simple, variational_bound
+from minidiff.pusht.features import PUSHT
+from minidiff.pusht.study import bound
+from minidiff.training import Config, Trainer
+
+import re
+
+import numpy as np
+import pytest
+
+
+def small_run(folder, data, objective="simple", loss=l_simple, outputs=1):
+    """A policy after a few gradient steps, saved in a folder."""
+    config = Config(objective=objective, outputs=outputs, steps=20, width=16, blocks=1, T=8,
+                    batch=32, pred_horizon=4)
+    trainer = Trainer(config, PUSHT, data, loss)
+    for _ in trainer:
+        pass
+    policy.save(folder / "policy.npz", trainer)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(demos_file):
+    return demos.load(demos_file, PUSHT)
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    return small_run(tmp_path_factory.mktemp("simple"), data)
+
+
+def normalised(trained, obs, actions):
+    frame = PUSHT.frame(obs)
+    cond = trained.normaliser.standardise(PUSHT.features(obs, frame))
+    return trained.normaliser.normalise(actions, frame), cond
+
+
+def test_bound_and_likelihood_are_those_of_the_normalised_plans(run, data):
+    trained, _ = policy.load(run, PUSHT)
+    obs, actions = (rows[:6] for rows in demos.windows(data, 1, 4))
+    x0, cond = normalised(trained, obs, actions)
+    terms = bound.bound(trained, obs, actions, np.random.default_rng(0))
+    expected = variational_bound(trained.schedule, trained.eps_theta, x0, cond,
+                                 np.random.default_rng(0), "beta")
+    np.testing.assert_array_equal(terms, expected)
+    assert terms.shape == (9,)
+    exact = bound.log_likelihood(trained, obs, actions)
+    expected = log_likelihood(trained.schedule, trained.eps_theta, x0, cond)
+    np.testing.assert_array_equal(exact, expected)
+    assert exact.shape == (6,)
+
+
+def test_a_learned_variance_enters_the_bound(data, tmp_path):
+    trained, _ = policy.load(small_run(tmp_path, data, "hybrid", l_hybrid, outputs=2), PUSHT)
+    obs, actions = (rows[:6] for rows in demos.windows(data, 1, 4))
+    x0, cond = normalised(trained, obs, actions)
+    terms = bound.bound(trained, obs, actions, np.random.default_rng(0))
+    expected = variational_bound(trained.schedule, trained.eps_theta, x0, cond,
+                                 np.random.default_rng(0), "learned")
+    np.testing.assert_array_equal(terms, expected)
+
+
+def test_a_density_in_pixels_is_that_in_the_networks_units_by_the_scale(run):
+    """x_0 = actions / scale in an orthonormal frame: the log of the Jacobian, for each number."""
+    trained, _ = policy.load(run, PUSHT)
+    obs = np.array([[[200.0, 300.0, 256.0, 220.0, 0.3]]])
+    frame = PUSHT.frame(obs)
+    origin = trained.normaliser.denormalise(np.zeros((1, 4, 2)), frame)
+    columns = []
+    for unit in np.eye(8).reshape(8, 1, 4, 2):
+        columns.append((trained.normaliser.denormalise(unit, frame) - origin).ravel())
+    _, log_det = np.linalg.slogdet(np.array(columns))
+    assert bound.log_scale(trained) == pytest.approx(log_det / 8)
+
+
+def test_the_command_prints_the_sum_of_the_terms_and_pixels_only_shift_it(run, demos_file, capsys):
+    bound.main([str(run), str(demos_file)])
+    said = capsys.readouterr().out
+    figures = re.search(r"<= (\S+) nats .*; (\S+) in pixels .*\n"
+                        r" +L_0 (\S+), L_1 .. L_T-1 (\S+), L_T (\S+)", said).groups()
+    total, pixels, *terms = map(float, figures)
+    assert total == pytest.approx(sum(terms), abs=2e-3)
+    trained, _ = policy.load(run, PUSHT)
+    assert pixels - total == pytest.approx(bound.log_scale(trained), abs=2e-3)
+    assert re.search(r"probability-flow ODE: \S+ on 32 of them, where the bound is \S+\n", said)
+
+
+def test_a_policy_that_regresses_has_no_bound(data, demos_file, tmp_path):
+    regression = small_run(tmp_path, data, "mse", mse_loss)
+    with pytest.raises(ValueError, match="it has no p"):
+        bound.main([str(regression), str(demos_file)])
