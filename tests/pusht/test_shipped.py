@@ -1,23 +1,23 @@
-"""What comes with minidiff keeps its word: the demonstrations can be lived and made again, the policy is theirs."""
+"""What comes with minidiff keeps its word: the demonstrations can be lived and made again, the
+policy is theirs."""
+from minidiff import beyond, checkpoint, demos
+from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY, rollout
+from minidiff.pusht.data import collect
+from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.features import PUSHT
+from minidiff.training import Config, Trainer
+
 import dataclasses
-import hashlib
 import json
 
 import numpy as np
 import pytest
 from test_expert import Here
 
-import train
-from minidiff import checkpoint, demos, policy
-from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY, collect, rollout
-from minidiff.pusht.env import PushTEnv
-from minidiff.pusht.features import PUSHT
-
 
 @pytest.fixture(scope="module")
 def shipped():
-    with np.load(EXPERT_DEMOS, allow_pickle=False) as file:
-        return dict(file)
+    return demos.read(EXPERT_DEMOS, collect.NAMES)
 
 
 def test_both_files_are_small():
@@ -26,27 +26,33 @@ def test_both_files_are_small():
 
 @pytest.mark.slow
 def test_every_shipped_episode_replays_to_its_recorded_states(shipped):
-    env, starts = PushTEnv(), np.r_[0, shipped["episode_ends"]]
+    env = PushTEnv()
+    rounding = np.array([1 / 128] * 4 + [1 / 8192]) + 1e-6  # half of it
+    starts = np.r_[0, shipped["episode_ends"]]
     for seed, given, begin, end in zip(shipped["seed"], shipped["start"], starts, starts[1:]):
-        drawn = np.isnan(given).any()
-        start, info = env.reset(seed=int(seed), options=None if drawn else {"state": given, "order": "exact"})
-        carried_out = shipped["action"][begin:end] + shipped["noise"][begin:end]
-        states = np.vstack([start, env.simulate(carried_out[:-1])])
+        sampled = np.isnan(given).any()
+        options = None if sampled else {"state": given, "order": "exact"}
+        start, _ = env.reset(seed=int(seed), options=options)
+        executed = shipped["action"][begin:end] + shipped["noise"][begin:end]
+        states = np.vstack([start, env.simulate(executed[:-1])])
         off = np.abs(states - shipped["state"][begin:end])
         off[:, 4] = np.minimum(off[:, 4], 2 * np.pi - off[:, 4])
-        assert (off <= np.array([1 / 128] * 4 + [1 / 8192]) + 1e-6).all(), f"seed {seed}"  # half the rounding
-        assert env.step(carried_out[-1])[4]["coverage"] > 0.97, f"seed {seed}"
+        assert (off <= rounding).all(), f"seed {seed}"
+        assert env.step(executed[-1])[4]["coverage"] > 0.97, f"seed {seed}"
 
 
 @pytest.mark.slow
 def test_the_shipped_file_is_what_its_recipe_makes(shipped):
     recipe = json.loads(str(shipped["recipe"]))
-    options = {name: value for name, value in recipe.items() if name != "versions"}
-    starts = np.r_[0, shipped["episode_ends"]]
-    for k in (0, len(shipped["seed"]) - 3):  # from the seeds' own starts, and from states that a policy visited
-        made = collect.make(shipped["seed"][k:k + 3], Here(), starts=shipped["start"][k:k + 3], **options)
+    versions = recipe.pop("versions")
+    rows = np.r_[0, shipped["episode_ends"]]
+    last = len(shipped["seed"]) - 3
+    for k in (0, last):  # from the seeds' own starts, and from states that a policy visited
+        starts = shipped["start"][k:k + 3]
+        made = collect.make(shipped["seed"][k:k + 3], Here(), starts=starts, **recipe)
         for name in ("state", "action", "noise"):
-            assert (made[name] == shipped[name][starts[k]:starts[k + 3]]).all(), f"{name}; made with {recipe['versions']}"
+            expected = shipped[name][rows[k]:rows[k + 3]]
+            assert (made[name] == expected).all(), f"{name}; made with {versions}"
 
 
 def test_the_shipped_episodes_leave_the_seeds_for_scoring_alone(shipped):
@@ -56,14 +62,13 @@ def test_the_shipped_episodes_leave_the_seeds_for_scoring_alone(shipped):
 
 def test_the_shipped_policy_is_that_of_the_default_command():
     _, meta = checkpoint.load(SHIPPED_POLICY)
-    config = train.Config()
-    config.width = 256
+    config = Config()
     assert meta["config"] == dataclasses.asdict(config) and meta["update"] == config.steps
-    data = demos.load(EXPERT_DEMOS, PUSHT)
-    assert meta["demos_sha256"] == hashlib.sha256(b"".join(array.tobytes() for array in data)).hexdigest()
+    trainer = Trainer(config, PUSHT, demos.load(EXPERT_DEMOS, PUSHT))
+    assert meta["demos_sha256"] == trainer.demos_sha256
 
 
 def test_the_shipped_policy_solves_nearly_every_start():
-    shipped_policy, _ = policy.load(SHIPPED_POLICY, PUSHT, sampler="ddim", steps=4)
-    episodes = rollout.rollout(shipped_policy, range(8000, 8050))
-    assert sum(episode.success for episode in episodes) >= 49
+    policy, _ = beyond.load(SHIPPED_POLICY, PUSHT, sampler="ddim", steps=4)
+    episodes = rollout.rollout(policy, range(8000, 8050))
+    assert len([episode for episode in episodes if episode.success]) >= 49
