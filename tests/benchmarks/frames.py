@@ -1,56 +1,70 @@
-"""What the frame is worth: the same training with plans and features along other axes.
+"""What the frame is worth: the same training with plans and features in other frames.
 
-    python tests/benchmarks/frames.py 1850          for so many gradient steps each
+    python tests/benchmarks/frames.py 1850          so many gradient steps for each
 
-    world     along the axes of the world: where things lie, how they are turned, and left and right all have to be learned
-    turned    along the axes of the T, which need not be learned in every direction
-    mirrored  and in a mirror if the agent is on the T's left: the frame of minidiff/pusht/features.py
+    world     along the axes of the world: positions, angles, and left and right are all learned
+    turned    along the axes of the T, which need not be learned at every angle
+    mirrored  and mirrored where the agent is on the T's left: the frame of pusht/features.py
+
+Each policy is scored on 1,000 episodes by DDIM in 4 steps.
 """
-import minidiff  # first: one BLAS thread
 import concurrent.futures
 import sys
-import tempfile
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from minidiff import beyond, demos  # noqa: E402
+from minidiff.policy import from_trainer  # noqa: E402
+from minidiff.progress import Progress  # noqa: E402
+from minidiff.pusht import EXPERT_DEMOS, rollout, scores  # noqa: E402
+from minidiff.pusht.features import PUSHT  # noqa: E402
+from minidiff.pusht.geometry import GOAL_POSE, keypoints  # noqa: E402
+from minidiff.training import Config, Trainer  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-import train
-from minidiff import demos, policy
-from minidiff.progress import Progress
-from minidiff.pusht import EXPERT_DEMOS, features, rollout
-from minidiff.pusht.env import GOAL_POSE, keypoints
-
-MIRRORED = features.PUSHT
+import numpy as np  # noqa: E402
 
 
 def turned(obs):
-    agent, axes = MIRRORED.frame(obs)
-    return agent, np.stack([axes[:, :, 0] * np.linalg.det(axes)[:, None], axes[:, :, 1]], 2).astype(axes.dtype)
+    agent, axes = PUSHT.frame(obs)
+    side = np.linalg.det(axes)[:, None]  # -1 where the frame is mirrored
+    x, y = axes[:, :, 0] * side, axes[:, :, 1]
+    return agent, np.stack([x, y], 2).astype(axes.dtype)
 
 
 def world(obs):
     return obs[:, -1, :2], np.tile(np.eye(2, dtype=obs.dtype), (len(obs), 1, 1))
 
 
-def world_features(obs):
-    """The same 38 numbers, seen from where the world has its origin."""
+def world_features(obs, frame):
+    """The same 38 numbers, from the world's origin along its axes."""
     agent, pose = obs[:, -1, :2], obs[:, -1, 2:]
     corners = keypoints(pose)
     near = np.concatenate([keypoints(GOAL_POSE) - corners, agent[:, None] - corners], 1) / 15
-    return np.hstack([agent, pose[:, :2], np.sin(pose[:, 2:]), np.cos(pose[:, 2:]), np.tanh(near).reshape(len(obs), 32)])
+    return np.hstack([agent, pose[:, :2], np.sin(pose[:, 2:]), np.cos(pose[:, 2:]),
+                      np.tanh(near).reshape(len(obs), 32)])
 
 
-TASKS = {"world": MIRRORED._replace(frame=world, features=world_features), "turned": MIRRORED._replace(frame=turned),
-         "mirrored": MIRRORED}
+TASKS = {"world": PUSHT._replace(frame=world, features=world_features),
+         "turned": PUSHT._replace(frame=turned),
+         "mirrored": PUSHT}
+
+
+def main(steps):
+    data = demos.load(EXPERT_DEMOS, PUSHT)
+    for name, task in TASKS.items():
+        trainer = Trainer(Config(steps=steps), task, data)
+        progress = Progress(f"training ({name})", steps)
+        for loss in trainer:
+            progress.show(trainer.n, f"loss {loss:.5f}")
+        seconds = trainer.cpu_seconds()
+        policy = from_trainer(trainer, beyond.bind("ddim", steps=4))
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            progress = Progress(f"scoring ({name})", 1000)
+            episodes = rollout.evaluate(policy, range(300000, 301000), executor,
+                                        progress=progress.show)
+        summary = scores.summary(episodes)
+        print(f"{name:9} {seconds:.0f} CPU s   {scores.sentence(summary)}")
+
 
 if __name__ == "__main__":
-    data, steps = demos.load(EXPERT_DEMOS, MIRRORED), int(sys.argv[1])
-    for name, task in TASKS.items():
-        features.frame, train.PUSHT = task.frame, task
-        with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(1) as executor:
-            run = train.Run(train.Config(steps=steps, width=256), Path(folder), data)
-            train.train(run, steps)
-            trained, _ = policy.load(run.path, task, sampler="ddim", steps=4)
-            episodes = rollout.evaluate(trained, range(300000, 301000), executor, progress=Progress(name, 1000).show)
-        print(f"{name:9} {run.cpu_seconds():.0f} CPU s   {rollout.sentence(rollout.summary(episodes))}")
+    main(int(sys.argv[1]))

@@ -1,42 +1,65 @@
-"""Do pauses in the demonstrations stop a policy? The demonstrations that come with minidiff, with pauses put in.
+"""Do pauses in the demonstrations stop a policy? The shipped demonstrations, with pauses put in.
 
     python tests/benchmarks/pauses.py paused.npz
-    python train.py --demos paused.npz --out runs/paused                                               diffusion
+    python train.py --demos paused.npz --out runs/paused                                 diffusion
     python train.py --demos paused.npz --out runs/paused-mse --objective mse --lr 1e-3
-    python train.py --demos paused.npz --out runs/paused-one --objective mse --lr 1e-3 --pred-horizon 1
-    python eval.py runs/paused --sampler ddim --steps 4 --episodes 300 --seed 300000                   and the others
+    python train.py --demos paused.npz --out runs/paused-one --objective mse --lr 1e-3 \\
+                    --pred-horizon 1
+    python eval.py runs/paused --sampler ddim --sampler-steps 4 --episodes 300 --seed 300000
+    python eval.py runs/paused-mse --episodes 300 --seed 300000                    and the other
 
-Twice in each episode the agent stays where it is for 10 to 30 steps, then goes on: about a quarter of all steps are
-pauses. Each episode is lived again in the world, so that what is recorded is what happened.
+Twice in each episode the agent stays where it is for 10 to 30 steps, then goes on: about a quarter
+of all steps are pauses. Each episode is lived again in the world, so what is recorded is what
+happened.
 """
-import minidiff  # first: one BLAS thread
 import sys
+from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from minidiff import demos  # noqa: E402
+from minidiff.pusht import EXPERT_DEMOS  # noqa: E402
+from minidiff.pusht.env import PushTEnv  # noqa: E402
 
-from minidiff.pusht import EXPERT_DEMOS
-from minidiff.pusht.env import PushTEnv
+import numpy as np  # noqa: E402
 
 
-def paused(seed, actions, noise, rng):
+def paused(seed, actions, noises, rng):
     """-> states (n, 5) and actions (n, 2) of the episode from `seed`, with two pauses in it."""
-    env, states, taken = PushTEnv(), [], []
+    env = PushTEnv()
     state, _ = env.reset(seed=int(seed))
-    pauses = dict(zip(rng.choice(len(actions), 2, replace=False), rng.integers(10, 31, 2)))
-    for k, (action, added) in enumerate(zip(actions, noise)):
-        for order, extra in [(state[:2], 0)] * pauses.get(k, 0) + [(action, added)]:
+    begins = rng.choice(len(actions), 2, replace=False)
+    lengths = dict(zip(begins, rng.integers(10, 31, 2)))
+    states, taken = [], []
+    for k, (action, noise) in enumerate(zip(actions, noises)):
+        rest = state[:2]
+        for _ in range(lengths.get(k, 0)):
             states.append(state)
-            taken.append(order)
-            state, *_ = env.step(order + extra)
+            taken.append(rest)
+            state, *_ = env.step(rest)
+        states.append(state)
+        taken.append(action)
+        state, *_ = env.step(action + noise)
     return np.float32(states), np.float32(taken)
 
 
+def main(path):
+    names = ("state", "action", "episode_ends", "noise", "seed", "start")
+    shipped = demos.read(EXPERT_DEMOS, names)
+    rng = np.random.default_rng(0)
+    rows = np.r_[0, shipped["episode_ends"]]
+    states, actions, ends, before = [], [], [], 0
+    for e in np.flatnonzero(np.isnan(shipped["start"]).any(1)):  # those that start from their seed
+        part = slice(rows[e], rows[e + 1])
+        seen, taken = paused(shipped["seed"][e], shipped["action"][part], shipped["noise"][part],
+                             rng)
+        states.append(seen)
+        actions.append(taken)
+        ends.append(len(seen) + (ends[-1] if ends else 0))
+        before += rows[e + 1] - rows[e]
+    np.savez_compressed(path, state=np.concatenate(states), action=np.concatenate(actions),
+                        episode_ends=np.array(ends))
+    print(f"{len(ends)} episodes, {ends[-1]:,} steps, of which pauses: {1 - before / ends[-1]:.0%}")
+
+
 if __name__ == "__main__":
-    with np.load(EXPERT_DEMOS, allow_pickle=False) as file:
-        demos, rng = dict(file), np.random.default_rng(0)
-    starts = np.r_[0, demos["episode_ends"]]
-    episodes = [paused(demos["seed"][e], *(demos[name][starts[e]:starts[e + 1]] for name in ("action", "noise")), rng)
-                for e in np.flatnonzero(np.isnan(demos["start"]).any(1))]
-    states, actions = map(np.concatenate, zip(*episodes))
-    np.savez_compressed(sys.argv[1], state=states, action=actions, episode_ends=np.cumsum([len(s) for s, _ in episodes]))
-    print(f"{len(episodes)} episodes, {len(states):,} steps, of which pauses: {1 - starts[len(episodes)] / len(states):.0%}")
+    main(sys.argv[1])
