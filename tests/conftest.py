@@ -1,4 +1,11 @@
-"""What the tests share: demonstrations made on the spot, a tiny policy, and the two commands as a user runs them."""
+"""What the tests share: demonstrations made on the spot, a tiny policy, scripts run by a user."""
+import minidiff
+from minidiff import demos, training
+from minidiff.policy import DiffusionPolicy
+from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.features import PUSHT
+from minidiff.training import Config
+
 import os
 import subprocess
 import sys
@@ -8,21 +15,20 @@ import numpy as np
 import pytest
 from hypothesis import Phase, settings
 
-import minidiff
-from minidiff import demos, policy
-from minidiff.pusht.env import PushTEnv
-from minidiff.pusht.features import PUSHT
-
-settings.register_profile("minidiff", deadline=None, derandomize=True)  # the same examples on every machine
-settings.register_profile("hunt", settings.get_profile("minidiff"), phases=[Phase.explicit, Phase.generate])
+# the same examples on every machine
+settings.register_profile("minidiff", deadline=None, derandomize=True)
+settings.register_profile("hunt", settings.get_profile("minidiff"),
+                          phases=[Phase.explicit, Phase.generate])
 settings.load_profile("minidiff")
 
 ROOT = Path(minidiff.__file__).parents[1]
 
 
 def play(lengths=(37, 50, 8, 44), seed=0):
-    """Demonstrations by someone who pushes the block about: a dictionary of arrays as demos.py wants them."""
-    rng, states, actions = np.random.default_rng(seed), [], []
+    """Demonstrations by someone who pushes the block about: arrays by name, as demos wants them."""
+    rng = np.random.default_rng(seed)
+    states = []
+    actions = []
     for episode, length in enumerate(lengths):
         env = PushTEnv()
         state, _ = env.reset(seed=episode)
@@ -32,7 +38,8 @@ def play(lengths=(37, 50, 8, 44), seed=0):
             states.append(state)
             actions.append(target)
             state = env.step(target)[0]
-    return {"state": np.float32(states), "action": np.float32(actions), "episode_ends": np.cumsum(lengths)}
+    return {"state": np.float32(states), "action": np.float32(actions),
+            "episode_ends": np.cumsum(lengths)}
 
 
 @pytest.fixture(scope="session")
@@ -52,24 +59,33 @@ def demos_file(arrays, scratch):
     return scratch / "demos.npz"
 
 
-CONFIG = {"objective": "simple", "drop_cond": 0.0, "net": "mlp", "width": 16, "blocks": 1, "skip": True,
-          "schedule": "cosine", "T": 6, "obs_horizon": 2,
-          "pred_horizon": 8, "clip": 4.0}
+CONFIG = Config(width=16, blocks=1, T=6, obs_horizon=2, pred_horizon=8)
 
 
 @pytest.fixture(scope="session")
 def tiny_policy(arrays):
     """make(**options): an untrained policy that is a real network all the same."""
-    _, _, normaliser = demos.training_set(demos.check(arrays, PUSHT), PUSHT, 2, 8, 4.0)
-    schedule, eps_theta = policy.build(CONFIG, PUSHT, len(normaliser.mean), np.random.default_rng(0))
-    return lambda **options: policy.DiffusionPolicy(eps_theta, schedule, PUSHT, normaliser,
-                                                    **{"obs_horizon": 2, "pred_horizon": 8} | options)
+    data = demos.check(arrays, PUSHT)
+    _, _, normaliser = demos.training_set(data, PUSHT, 2, 8, 4.0)
+    rng = np.random.default_rng(0)
+    schedule, eps_theta = training.build(CONFIG, PUSHT, len(normaliser.mean), rng)
+
+    def make(**options):
+        options = {"obs_horizon": 2, "pred_horizon": 8} | options
+        return DiffusionPolicy(eps_theta, schedule, PUSHT, normaliser, **options)
+    return make
 
 
 def mirror(obs, actions):
-    """Both in the mirror that leaves the goal where it is: (x, y) -> (512-y, 512-x), angle -> pi/2 - angle."""
-    flip = lambda xy: 512 - xy[..., ::-1]
-    return np.concatenate([flip(obs[..., :2]), flip(obs[..., 2:4]), np.pi / 2 - obs[..., 4:]], -1), flip(actions)
+    """Both in the mirror that leaves the goal where it is.
+
+    (x, y) -> (512 - y, 512 - x), angle -> pi/2 - angle.
+    """
+    def reflected(xy):
+        return 512 - xy[..., ::-1]
+
+    parts = [reflected(obs[..., :2]), reflected(obs[..., 2:4]), np.pi / 2 - obs[..., 4:]]
+    return np.concatenate(parts, -1), reflected(actions)
 
 
 def command(script, *arguments):
@@ -77,9 +93,9 @@ def command(script, *arguments):
 
 
 def run(folder, script, *arguments, **environment):
-    """A command in a folder, to its end -> CompletedProcess with text."""
-    return subprocess.run(command(script, *arguments), cwd=folder, capture_output=True, text=True, timeout=120,
-                          env=os.environ | environment)
+    """A script in a folder, to its end -> CompletedProcess with text."""
+    return subprocess.run(command(script, *arguments), cwd=folder, capture_output=True, text=True,
+                          timeout=120, env=os.environ | environment)
 
 
 def is_png(path):
@@ -87,7 +103,7 @@ def is_png(path):
 
 
 class Bomb:
-    """Unpickling one makes the folder that it is armed with: a witness that code from a file was executed."""
+    """Unpickling one makes the folder that it names: a witness that code in a file was executed."""
 
     def __init__(self, folder):
         self.folder = str(folder)

@@ -1,11 +1,17 @@
-"""Data laws whose ideal denoiser is known in closed form, and a way to see the law of a sampler without Monte Carlo."""
-import numpy as np
-from hypothesis import strategies as st
-
+"""Data laws whose ideal denoiser is known in closed form, and the exact law of a sampler."""
 from minidiff.diffusion import SCHEDULES, Schedule, p_mean_variance
 from minidiff.tensor import Tensor, tensor
 
-named_schedules = st.builds(lambda name, T: SCHEDULES[name](T), st.sampled_from(sorted(SCHEDULES)), st.integers(2, 120))
+import numpy as np
+from hypothesis import strategies as st
+
+
+def named_schedule(name, T):
+    return SCHEDULES[name](T)
+
+
+named_schedules = st.builds(named_schedule, st.sampled_from(sorted(SCHEDULES)),
+                            st.integers(2, 120))
 random_schedules = st.lists(st.floats(1e-4, 0.7), min_size=2, max_size=40).map(Schedule)
 schedules = named_schedules | random_schedules
 numbers = st.floats(-3, 3).map(lambda x: round(x, 6))
@@ -27,7 +33,10 @@ def log_normal(x, mean, variance):
 
 
 def gaussian_denoiser(schedule, m, s):
-    """eps*(x_t, t) = E[eps | x_t] for x_0 ~ N(m, s^2): regression of one Gaussian on another. s = 0: a point mass."""
+    """eps*(x_t, t) = E[eps | x_t] for x_0 ~ N(m, s^2): regression of one Gaussian on another.
+
+    s = 0: a point mass.
+    """
     def eps_theta(x_t, t, cond=None):
         ab = schedule.alpha_bar[t]
         return tensor(np.sqrt(1 - ab) * (x_t - np.sqrt(ab) * m) / (ab * s**2 + 1 - ab))
@@ -35,7 +44,10 @@ def gaussian_denoiser(schedule, m, s):
 
 
 def mixture_denoiser(schedule, weights, means, spreads):
-    """eps* for a mixture of Gaussians: the components' own eps*, averaged by their posterior probability."""
+    """eps* for a mixture of Gaussians: the average of the components' own.
+
+    Each counts by its posterior probability.
+    """
     def eps_theta(x_t, t, cond=None):
         ab = schedule.alpha_bar[t]
         logs = [np.log(w) + log_normal(x_t, np.sqrt(ab) * m, ab * s**2 + 1 - ab)
@@ -49,29 +61,37 @@ def mixture_denoiser(schedule, weights, means, spreads):
 
 def p_theta(*arguments, **options):
     """Mean and variance of p_mean_variance as arrays."""
-    return tuple(tensor.data for tensor in p_mean_variance(*arguments, **options))
+    mean, variance = p_mean_variance(*arguments, **options)
+    return mean.data, variance.data
 
 
 class Impulses:
-    """In the place of a random generator: the n-th draw of noise is 1 for sample n+2 of the batch, and 0 for the rest.
+    """A random generator whose n-th noise is 1 for sample n+2 of the batch, and 0 for the rest.
 
-    A chain that is affine in its noise then shows its whole law: sample 0 (no noise at all) is the mean, sample 1 shows
-    the coefficient of x_T, sample n+2 that of the n-th draw; the variance is the sum of the squared coefficients.
+    A chain that is affine in its noise then shows its whole law. Sample 0, without any noise, is
+    the mean; sample 1 shows the coefficient of x_T, sample n+2 that of the n-th noise. The variance
+    is the sum of the squared coefficients.
     """
 
     def __init__(self):
-        self.draws = 0
+        self.calls = 0
 
     def standard_normal(self, shape, dtype=np.float64):
         z = np.zeros(shape, dtype)
-        z[self.draws + 2] = 1
-        self.draws += 1
+        z[self.calls + 2] = 1
+        self.calls += 1
         return z
 
 
-def chain_law(chain, draws, x_T_mean=0.0, x_T_std=1.0):
-    """Mean and variance of a chain at each of its steps. chain(x_T, rng): a generator of batches (draws+2, 1, 1)."""
-    x_T = np.full((draws + 2, 1, 1), x_T_mean)
+def chain_law(sampler, schedule, eps_theta, calls, x_T_mean=0.0, x_T_std=1.0, **options):
+    """Mean and variance of a chain at each of its steps, exactly, for x_T ~ N(mean, std^2).
+
+    sampler: with the arguments of ancestral_sampling. calls: how often it takes noise, or more.
+    """
+    x_T = np.full((calls + 2, 1, 1), x_T_mean)
     x_T[1] += x_T_std
-    steps = [x[:, 0, 0] for x in chain(x_T, Impulses())]
-    return np.array([x[0] for x in steps]), np.array([((x[1:] - x[0]) ** 2).sum() for x in steps])
+    chain = sampler(schedule, eps_theta, x_T, None, Impulses(), **options)
+    steps = [x[:, 0, 0] for x in chain]
+    means = np.array([x[0] for x in steps])
+    variances = np.array([((x[1:] - x[0]) ** 2).sum() for x in steps])
+    return means, variances
