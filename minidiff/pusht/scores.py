@@ -36,9 +36,9 @@ def summary(episodes):
         "first_seed": min(seeds),
         "last_seed": max(seeds),
         "score": float(scores.mean()),
-        "score_ci95": bootstrap(scores).tolist(),
+        "score_ci95": list(betting_interval(scores)),
         "success": successes / n,
-        "success_ci95": list(wilson(successes, n)),
+        "success_ci95": list(clopper_pearson(successes, n)),
         "below_half": float((scores < 0.5).mean()),
         "final_coverage": float(np.mean([e.final_coverage for e in episodes])),
         "steps_to_success": float(np.median(steps)) if steps else None,
@@ -60,9 +60,9 @@ def sentence(s):
 def compare(a, b):
     """The mean differences b - a of score and success over the seeds that two score sheets share.
 
-    a, b: lists of Episodes. They are paired by seed, so the difficulty of a start cancels out; the
-    95 % intervals are bootstraps over the pairs. `only_a` and `only_b` count the seeds at which one
-    succeeds alone. ValueError where no seed is in both.
+    a, b: lists of Episodes. They are paired by seed, so the difficulty of a start cancels out.
+    `only_a` and `only_b` count the seeds at which one succeeds alone, `p` is the exact McNemar test
+    of their being equally frequent. ValueError where no seed is in both.
     """
     by_seed = {e.seed: e for e in a}
     pairs = [(by_seed[e.seed], e) for e in b if e.seed in by_seed]
@@ -70,39 +70,91 @@ def compare(a, b):
         raise ValueError("the two have no seed in common, so there is nothing to compare")
     scores = np.array([y.score - x.score for x, y in pairs])
     successes = np.array([float(y.success) - float(x.success) for x, y in pairs])
+    only_a = int((successes < 0).sum())
+    only_b = int((successes > 0).sum())
     return {
         "n": len(pairs),
         "score": float(scores.mean()),
-        "score_ci95": bootstrap(scores).tolist(),
+        "score_ci95": list(betting_interval(scores, -1.0, 1.0)),
         "success": float(successes.mean()),
-        "success_ci95": bootstrap(successes).tolist(),
-        "only_a": len([x for x, y in pairs if x.success and not y.success]),
-        "only_b": len([y for x, y in pairs if y.success and not x.success]),
+        "success_ci95": list(betting_interval(successes, -1.0, 1.0)),
+        "only_a": only_a,
+        "only_b": only_b,
+        "p": mcnemar(only_a, only_b),
     }
 
 
-def bootstrap(values, resamples=2000):
-    """The 95 % percentile interval of the mean (Efron 1979, Annals of Statistics 7, 1-26).
+# ---- intervals -----------------------------------------------------------------------------------
 
-    Scores pile up at 1, so a normal interval would reach beyond it; this one cannot.
-    values: (n,) -> low and high, (2,).
+def betting_interval(values, low=0.0, high=1.0, alpha=0.05):
+    """A 1-alpha interval for the mean of independent numbers within low..high -> low, high.
+
+    Valid for any distribution and any n (Waudby-Smith & Ramdas 2024, JRSS B 86, 1-27). Someone bets
+    that the mean is larger than m, and someone else that it is smaller. If m is the mean, the bets
+    are fair, and either multiplies the stake by 2/alpha with a probability of at most alpha/2. The
+    interval holds all m against which neither has. Nearly perfect scores need it: a bootstrap that
+    has seen no failure knows of none.
     """
-    rng = np.random.default_rng(0)
-    means = []
-    for _ in range(resamples):
-        resample = values[rng.integers(0, len(values), len(values))]
-        means.append(resample.mean())
-    return np.percentile(means, [2.5, 97.5])
+    unit = (np.asarray(values, np.float64) - low) / (high - low)
+    smallest = _smallest_mean(unit, alpha / 2)
+    largest = 1 - _smallest_mean(1 - unit, alpha / 2)
+    return low + (high - low) * smallest, low + (high - low) * largest
 
 
-def wilson(successes, n, z=1.959964):
-    """Wilson's 95 % interval for a proportion (Wilson 1927, JASA 22, 209-212) -> low, high.
+def _smallest_mean(x, alpha):
+    """The least m in 0..1 that bets on a larger mean of x (n,) do not refute, by bisection.
 
-    All p with |successes / n - p| <= z sqrt(p (1 - p) / n). Unlike p +- z standard errors, it holds
-    near 0 and 1.
+    The bets are those of the paper's hedged interval: sqrt(2 log(1/alpha) / (n var)), where var is
+    the variance of the numbers before this one, and at most 3/4 of what is ruinous, 1/m.
     """
-    p = successes / n
-    z2 = z * z / n
-    centre = (p + z2 / 2) / (1 + z2)
-    half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2)
-    return max(centre - half, 0.0), min(centre + half, 1.0)  # beyond 0 and 1 lies only rounding
+    n = len(x)
+    t = np.arange(1, n + 1)
+    mean = (0.5 + np.cumsum(x)) / (t + 1)
+    var = (0.25 + np.cumsum((x - mean) ** 2)) / (t + 1)
+    var = np.concatenate([[0.25], var[:-1]])  # known before the bet
+    bets = np.sqrt(2 * math.log(1 / alpha) / (n * var))
+    refuted, kept = 0.0, 1.0
+    while kept - refuted > 1e-9:
+        m = (refuted + kept) / 2
+        log_wealth = np.cumsum(np.log1p(np.minimum(bets, 0.75 / m) * (x - m)))
+        if log_wealth.max() > math.log(1 / alpha):
+            refuted = m
+        else:
+            kept = m
+    return refuted
+
+
+def clopper_pearson(successes, n, alpha=0.05):
+    """The exact 1-alpha interval for a proportion (Clopper & Pearson 1934) -> low, high.
+
+    All p under which neither so many successes or more, nor so many or fewer, have a probability
+    below alpha/2.
+    """
+    def least(k):  # the p under which k successes or more have the probability alpha/2
+        if k == 0:
+            return 0.0
+        below, above = 0.0, 1.0
+        while above - below > 1e-12:
+            p = (below + above) / 2
+            if binomial(n, p)[k:].sum() < alpha / 2:
+                below = p
+            else:
+                above = p
+        return below
+    return least(successes), 1 - least(n - successes)
+
+
+def binomial(n, p):
+    """The probabilities of 0..n successes, 0 < p < 1."""
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    k = np.arange(n + 1)
+    log_choose = log_factorial[n] - log_factorial[k] - log_factorial[n - k]
+    return np.exp(log_choose + k * math.log(p) + (n - k) * math.log1p(-p))
+
+
+def mcnemar(only_a, only_b):
+    """The exact two-sided p of McNemar's test (1947): are both discordant counts equally likely?"""
+    n = only_a + only_b
+    if n == 0:
+        return 1.0
+    return min(1.0, 2 * float(binomial(n, 0.5)[:min(only_a, only_b) + 1].sum()))

@@ -22,11 +22,11 @@ def test_a_summary_says_what_the_episodes_say():
     assert s["score"] == pytest.approx(0.75) and s["success"] == 0.5 and s["below_half"] == 0.25
     assert s["final_coverage"] == pytest.approx(0.65) and s["steps_to_success"] == 100
     assert s["candidates"] == 1 and s["decision_ms"] is None
-    assert s["success_ci95"] == list(scores.wilson(2, 4))
-    assert s["score_ci95"] == list(scores.bootstrap(np.array([1.0, 0.4, 1.0, 0.6])))
+    assert s["success_ci95"] == list(scores.clopper_pearson(2, 4))
+    assert s["score_ci95"] == list(scores.betting_interval([1.0, 0.4, 1.0, 0.6]))
     assert json.loads(json.dumps(s)) == s
     said = scores.sentence(s)
-    for words in ("score 0.750, 95 % CI [", "success 50.0%, 95 % CI [15.0%, 85.0%]",
+    for words in ("score 0.750, 95 % CI [", "success 50.0%, 95 % CI [6.8%, 93.2%]",
                   "median 100 steps", "(4 episodes, seeds 10..13)"):
         assert words in said
 
@@ -46,41 +46,83 @@ def test_the_cost_of_decisions_is_summed_up_where_there_is_one():
 # ---- intervals -----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("successes, n, low, high", [
-    (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611),
-    (1, 29, 0.0061, 0.1718)])
-def test_wilsons_interval_has_its_published_values(successes, n, low, high):
-    """Newcombe 1998 (Statistics in Medicine 17, 857-872), table I, method 3."""
-    assert scores.wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+    (81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617), (0, 20, 0.0, 0.1684),
+    (1, 29, 0.0009, 0.1776)])
+def test_the_exact_interval_has_its_published_values(successes, n, low, high):
+    """Newcombe 1998 (Statistics in Medicine 17, 857-872), table I, method 5."""
+    assert scores.clopper_pearson(successes, n) == pytest.approx((low, high), abs=5e-5)
 
 
-@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilsons_interval_lies_within_0_to_1_around_the_share(k_n):
+@given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_at_its_ends_the_exact_interval_leaves_half_of_alpha(k_n):
     k, n = k_n
-    share = k / n
-    low, high = scores.wilson(k, n)
-    assert 0 <= low <= share + 1e-15 and share - 1e-15 <= high <= 1 and low < high
-    # the interval of the failures is its mirror image
-    assert scores.wilson(n - k, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
-    for bound in (low, high):  # seen from its bounds, the share is 1.96 standard errors away
-        variance = bound * (1 - bound) / n
-        assert (share - bound)**2 == pytest.approx(1.959964**2 * variance, abs=1e-12)
-    low_4, high_4 = scores.wilson(4 * k, 4 * n)
-    assert high_4 - low_4 < high - low
+    low, high = scores.clopper_pearson(k, n)
+    assert 0 <= low <= k / n <= high <= 1
+    assert scores.clopper_pearson(n - k, n) == pytest.approx((1 - high, 1 - low), abs=1e-9)
+    if k > 0:
+        assert scores.binomial(n, low)[k:].sum() == pytest.approx(0.025, abs=1e-6)
+    if k < n:
+        assert scores.binomial(n, high)[:k + 1].sum() == pytest.approx(0.025, abs=1e-6)
+
+
+@given(st.integers(1, 200), st.floats(0.01, 0.99))
+def test_binomial_probabilities_have_their_sum_and_mean(n, p):
+    law = scores.binomial(n, p)
+    assert law.sum() == pytest.approx(1) and law @ np.arange(n + 1) == pytest.approx(n * p)
+
+
+def bets(x, m):
+    """The wealth that betting on a mean above m makes of 1, number after number, as written."""
+    wealth, most = 1.0, 1.0
+    mean, var = 0.5, 0.25
+    square = 0.25
+    for t, value in enumerate(x, 1):
+        bet = min(math.sqrt(2 * math.log(40) / (len(x) * var)), 0.75 / m)
+        wealth *= 1 + bet * (value - m)
+        most = max(most, wealth)
+        mean = (mean * t + value) / (t + 1)
+        square += (value - mean)**2
+        var = square / (t + 1)
+    return most
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
-def test_the_bootstrap_interval_lies_around_the_mean(values):
-    low, high = scores.bootstrap(np.array(values), resamples=200)
+def test_a_betting_interval_ends_where_the_bets_would_win(values):
+    low, high = scores.betting_interval(values)
     mean = np.mean(values)
-    assert min(values) - 1e-9 <= low <= mean + 1e-9
-    assert mean - 1e-9 <= high <= max(values) + 1e-9
+    assert 0 <= low <= mean + 1e-9 and mean - 1e-9 <= high <= 1 and low < high
+    if low > 1e-6:
+        assert bets(values, low - 1e-7) > 40 * (1 - 1e-4) and bets(values, low + 1e-7) <= 40.001
+    mirrored = scores.betting_interval([1 - value for value in values])
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-7)
+    stretched = scores.betting_interval([4 * value - 3 for value in values], -3, 1)
+    assert stretched == pytest.approx((4 * low - 3, 4 * high - 3), abs=1e-6)
 
 
-def test_the_bootstrap_interval_of_normal_values_is_the_normal_one():
-    values = np.random.default_rng(0).normal(0.5, 0.1, 2000)
-    mean, half = values.mean(), 1.96 * values.std() / math.sqrt(2000)
-    np.testing.assert_allclose(scores.bootstrap(values), [mean - half, mean + half],
-                               atol=0.1 * half)
+@pytest.mark.parametrize("n, low", [(50, 0.907), (1000, 0.995)])
+def test_a_thousand_perfect_scores_leave_room_for_a_failure(n, low):
+    assert scores.betting_interval(np.ones(n)) == (pytest.approx(low, abs=5e-4), 1.0)
+
+
+# Shares of failing episodes, whose scores are uniform; and one of a wide spread.
+POPULATIONS = [0.001, 0.005, 0.02, 0.1, 0.5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [50, 1000])
+@pytest.mark.parametrize("failures", POPULATIONS)
+def test_the_intervals_cover_what_they_say(failures, n):
+    """At least 94 % of 200 sheets. The seed is fixed, so there is no false alarm."""
+    rng = np.random.default_rng(0)
+    score_hits, success_hits = 0, 0
+    for _ in range(200):
+        failed = rng.uniform(size=n) < failures
+        x = np.where(failed, rng.uniform(size=n), 1.0)
+        low, high = scores.betting_interval(x)
+        score_hits += low <= 1 - failures / 2 <= high
+        low, high = scores.clopper_pearson(int(n - failed.sum()), n)
+        success_hits += low <= 1 - failures <= high
+    assert score_hits >= 0.94 * 200 and success_hits >= 0.94 * 200
 
 
 # ---- comparison ----------------------------------------------------------------------------------
@@ -97,7 +139,7 @@ def test_a_comparison_pairs_episodes_by_their_seed():
     d = scores.compare(A, B)
     assert d["n"] == 3 and d["success"] == 0
     assert d["score"] == pytest.approx((0 - 0.25 + 0.75) / 3)
-    assert d["only_a"] == 1 and d["only_b"] == 1
+    assert d["only_a"] == 1 and d["only_b"] == 1 and d["p"] == 1
     assert d["score_ci95"][0] < d["score"] < d["score_ci95"][1]
     with pytest.raises(ValueError, match="no seed in common"):
         scores.compare(A[:1], B[:1])
@@ -113,9 +155,31 @@ def test_the_command_compare_prints_the_paired_differences(tmp_path, capsys):
     compare.main([a, b])
     first, second, third = capsys.readouterr().out.splitlines()
     assert first == f"{b} compared with {a}, 3 episodes in both:"
-    assert re.fullmatch(r"score \+0\.1667, 95 % CI \[-0\.2500, \+0\.7500\]", second)
-    assert third == (f"success +0.0 points, 95 % CI [-100.0, +100.0]   "
-                     f"(only {a} succeeds: 1, only {b}: 1)")
+    assert re.fullmatch(r"score \+0\.1667, 95 % CI \[-1\.0000, \+1\.0000\]", second)
+    assert re.fullmatch(r"success \+0\.0 points, 95 % CI \[-\d+\.\d, \+\d+\.\d\]   "
+                        rf"\(only {a} succeeds: 1, only {b}: 1; exact McNemar p = 1\)", third)
+
+
+@pytest.mark.parametrize("only_a, only_b, p", [
+    (0, 0, 1), (0, 6, 2 / 64), (6, 0, 2 / 64), (1, 9, 2 * 11 / 1024), (5, 5, 1)])
+def test_mcnemars_test_is_the_exact_binomial_one(only_a, only_b, p):
+    assert scores.mcnemar(only_a, only_b) == pytest.approx(p)
+
+
+def test_a_comparison_has_the_sign_of_b_less_a():
+    """Lopsided on purpose: B is worse at three seeds, better at none."""
+    a = sheet(*[(seed, 1.0) for seed in range(20)])
+    b = sheet(*[(seed, 0.5 if seed < 3 else 1.0) for seed in range(20)])
+    d = scores.compare(a, b)
+    assert d["score"] == pytest.approx(-0.075) and d["success"] == pytest.approx(-0.15)
+    assert (d["only_a"], d["only_b"]) == (3, 0) and d["p"] == pytest.approx(0.25)
+    assert scores.compare(b, a)["only_b"] == 3
+
+
+def test_two_perfect_sheets_do_not_prove_that_there_is_no_difference():
+    a = sheet(*[(seed, 1.0) for seed in range(100)])
+    low, high = scores.compare(a, a)["score_ci95"]
+    assert low < -0.01 and high > 0.01
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "no JSON", '{"episodes": [{"seed": 1}]}'])

@@ -31,7 +31,8 @@ def sentence(a, b, difference):
     return (f"{b} compared with {a}, {difference['n']} episodes in both:\n"
             f"score {score:+.4f}, 95 % CI [{score_low:+.4f}, {score_high:+.4f}]\n"
             f"success {points:+.1f} points, 95 % CI [{100 * low:+.1f}, {100 * high:+.1f}]   "
-            f"(only {a} succeeds: {difference['only_a']}, only {b}: {difference['only_b']})")
+            f"(only {a} succeeds: {difference['only_a']}, only {b}: {difference['only_b']}; "
+            f"exact McNemar p = {difference['p']:.3g})")
 
 
 def main(arguments):
