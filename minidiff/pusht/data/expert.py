@@ -43,7 +43,7 @@ WAY_LENGTH = np.abs(np.diff(RING[WAYS])).sum(1)
 
 
 class Demonstration(NamedTuple):
-    """An episode. Row i of states was observed before action i; executed was actions + noise.
+    """An episode. states[i] was observed before actions[i]; actions[i] + noise[i] was executed.
 
     All numbers are rounded to 1/64 px before they are used: float32 holds such numbers exactly.
     """
