@@ -1,4 +1,6 @@
-"""Checkpoints come back bit for bit, are refused in one sentence if they cannot, and are never half written."""
+"""Checkpoints come back bit for bit, are refused in one sentence, and are never half written."""
+from minidiff import __version__, checkpoint
+
 import json
 import os
 import signal
@@ -11,10 +13,9 @@ from conftest import ROOT, Bomb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidiff import __version__, checkpoint
-
-ARRAYS = {"theta": np.float32([1.5, -0.0, np.nan, 1e-45]), "scale": np.array([[np.pi], [1 / 3]]), "n": np.array(7)}
-META = {"update": 12, "seconds": 0.1, "task": "ü", "config": {"skip": True, "out": None},
+ARRAYS = {"theta": np.float32([1.5, -0.0, np.nan, 1e-45]), "scale": np.array([[np.pi], [1 / 3]]),
+          "n": np.array(7)}
+META = {"update": 12, "seconds": 0.1, "task": "ü", "config": {"precondition": True, "out": None},
         "rng": np.random.default_rng(5).bit_generator.state}
 
 
@@ -41,7 +42,8 @@ def test_arrays_come_back_bit_for_bit_and_everything_else_as_it_was(saved):
         assert arrays[name].dtype == array.dtype and arrays[name].shape == array.shape
         assert arrays[name].tobytes() == array.tobytes()
     assert {name: meta[name] for name in META} == META
-    assert meta["versions"]["minidiff"] == __version__ and meta["versions"]["numpy"] == np.__version__
+    versions = meta["versions"]
+    assert versions["minidiff"] == __version__ and versions["numpy"] == np.__version__
 
 
 def test_a_generator_goes_on_from_its_saved_state(saved):
@@ -57,6 +59,8 @@ def test_saving_again_replaces_the_file_and_leaves_nothing_else(saved):
     assert os.listdir(saved.parent) == ["checkpoint.npz"]
 
 
+# ---- what is refused -----------------------------------------------------------------------------
+
 @pytest.fixture(scope="module")
 def whole(scratch):
     checkpoint.save(scratch / "whole.npz", ARRAYS, META)
@@ -69,13 +73,18 @@ def test_a_checkpoint_cut_short_at_any_byte_is_refused(whole, scratch, cut):
     refused(scratch / "cut.npz", "not a minidiff checkpoint")
 
 
+# a file's first and last few hundred bytes are the headers of the zip and of NumPy
+places = st.integers(-400, 400) | st.integers(0, 3000)
+
+
 @pytest.mark.slow
 @settings(max_examples=250)
-@given(st.lists(st.tuples(st.integers(-400, 400) | st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=4))
+@given(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_checkpoint_with_changed_bytes_is_refused_or_means_the_same(whole, scratch, changes):
-    data, path = bytearray(whole), scratch / "changed.npz"
+    data = bytearray(whole)
     for place, value in changes:
         data[place % len(data)] = value
+    path = scratch / "changed.npz"
     path.write_bytes(data)
     try:
         arrays, meta = checkpoint.load(path, needs=ARRAYS)
@@ -92,7 +101,10 @@ def test_a_checkpoint_with_changed_bytes_is_refused_or_means_the_same(whole, scr
     '{"format": "other", "format_version": 1, "versions": {"minidiff": "1"}}',
     '{"format": "minidiff checkpoint", "format_version": 1}'])
 def test_an_npz_that_is_no_checkpoint_is_refused(meta, tmp_path):
-    np.savez(tmp_path / "foreign.npz", x=np.zeros(3), **({} if meta is None else {"meta": meta}))
+    arrays = {"x": np.zeros(3)}
+    if meta is not None:
+        arrays["meta"] = meta
+    np.savez(tmp_path / "foreign.npz", **arrays)
     refused(tmp_path / "foreign.npz", "not a minidiff checkpoint")
 
 
@@ -112,28 +124,36 @@ def test_a_missing_file_and_a_folder_are_not_found(tmp_path):
 
 @pytest.mark.parametrize("name", ["meta", "theta"])
 def test_a_pickled_array_is_refused_and_never_executed(name, tmp_path):
-    arrays = {"meta": json.dumps(META), "theta": np.zeros(3)} | {name: np.array([Bomb(tmp_path / "executed")], object)}
+    arrays = {"meta": json.dumps(META), "theta": np.zeros(3)}
+    arrays[name] = np.array([Bomb(tmp_path / "executed")], object)
     np.savez(tmp_path / "hostile.npz", **arrays)
     refused(tmp_path / "hostile.npz", "not a minidiff checkpoint")
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("format, age", [(1, "an older"), (3, "a newer")])
-def test_another_format_is_refused_with_both_versions(saved, monkeypatch, format, age):
+@pytest.mark.parametrize("change, age", [(-1, "an older"), (1, "a newer")])
+def test_another_format_is_refused_with_both_versions(saved, monkeypatch, change, age):
+    format = checkpoint.FORMAT_VERSION
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(checkpoint, "FORMAT_VERSION", format)
+        elsewhere.setattr(checkpoint, "FORMAT_VERSION", format + change)
         elsewhere.setattr(checkpoint, "__version__", "9.8.7")
         checkpoint.save(saved, ARRAYS, META)
-    refused(saved, f"{age} minidiff (9.8.7) in format {format}", f"this one ({__version__}) reads format 2")
+    refused(saved, f"{age} minidiff (9.8.7) in format {format + change}",
+            f"this one ({__version__}) reads format {format}")
 
 
 def test_missing_arrays_are_named(saved):
     refused(saved, "lacks ema, v", needs=("theta", "ema", "v"))
 
 
-@pytest.mark.parametrize("module, function", [("numpy", "savez"), ("os", "fsync"), ("os", "replace")])
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["disk full", "ctrl-c"])
-def test_a_save_that_fails_leaves_the_old_file_whole_and_no_other(saved, monkeypatch, module, function, error):
+# ---- saving that is interrupted ------------------------------------------------------------------
+
+@pytest.mark.parametrize("module, function", [("numpy", "savez"), ("os", "fsync"),
+                                              ("os", "replace")])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()],
+                         ids=["disk full", "ctrl-c"])
+def test_a_save_that_fails_leaves_the_old_file_whole_and_no_other(
+        saved, monkeypatch, module, function, error):
     def fails(file, *_, **__):
         if function == "savez":
             file.write(b"PK half of it")
@@ -148,13 +168,22 @@ def test_a_save_that_fails_leaves_the_old_file_whole_and_no_other(saved, monkeyp
     assert os.listdir(saved.parent) == ["checkpoint.npz"]
 
 
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from minidiff import checkpoint
+
+def write(file):
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint.write_atomically(sys.argv[1], write)
+"""
+
+
 def test_a_kill_in_the_middle_of_a_save_leaves_the_old_file_whole(saved):
     before = saved.read_bytes()
-    program = ("import os, signal, sys; from minidiff import checkpoint\n"
-               "def write(file):\n"
-               "    file.write(b'half'), file.flush(), os.kill(os.getpid(), signal.SIGKILL)\n"
-               "checkpoint.write_atomically(sys.argv[1], write)")
-    killed = subprocess.run([sys.executable, "-c", program, str(saved)], cwd=ROOT)
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(saved)], cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
     assert saved.read_bytes() == before
     assert checkpoint.load(saved)[1]["update"] == META["update"]

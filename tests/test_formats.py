@@ -1,0 +1,147 @@
+"""Demonstrations in zarr are read as those in .npz are, and refused in as many words."""
+from minidiff.beyond import formats
+from minidiff.pusht.features import PUSHT
+
+import pickle
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import Bomb
+from hypothesis import given
+from hypothesis import strategies as st
+
+NAMES = ("state", "action", "episode_ends")
+
+
+def refused(path, *words):
+    """Loading fails with a ValueError that names the file and says all the words."""
+    with pytest.raises(ValueError) as error:
+        formats.load(path, PUSHT)
+    message = str(error.value)
+    assert not [word for word in (str(path), *words) if word not in message], message
+
+
+def assert_same(loaded, arrays):
+    for name in NAMES:
+        np.testing.assert_array_equal(getattr(loaded, name), arrays[name])
+
+
+def zipped(folder, path):
+    with zipfile.ZipFile(path, "w") as file:
+        for member in sorted(folder.rglob("*")):
+            file.write(member, member.relative_to(folder))
+    return path
+
+
+@pytest.fixture(params=[2, 3], ids=["format 2", "format 3"])
+def zarr_folder(request, arrays, tmp_path):
+    """Demonstrations as the published ones are laid out: a zarr group in a folder in a folder."""
+    zarr = pytest.importorskip("zarr")
+    group = tmp_path / "wrapped" / "pusht" / "replay.zarr"
+    root = zarr.open_group(str(group), mode="w", zarr_format=request.param)
+    for name, place in formats.PLACES.items():
+        a = arrays[name]
+        chunks = (50, *a.shape[1:])
+        root.create_array(place, shape=a.shape, chunks=chunks, dtype=a.dtype)[:] = a
+    return group
+
+
+def a_chunk_of_actions(zarr_folder):
+    for path in (zarr_folder / "data" / "action").rglob("*"):
+        if path.is_file() and "z" not in path.name:  # the others describe the array
+            return path
+
+
+def test_the_places_are_those_of_the_published_files():
+    assert formats.PLACES == {"state": "data/state", "action": "data/action",
+                              "episode_ends": "meta/episode_ends"}
+
+
+def test_an_npz_file_is_read_too(demos_file, arrays):
+    assert_same(formats.load(demos_file, PUSHT), arrays)
+
+
+def test_a_zarr_group_is_read_from_its_folder_and_from_zips_that_wrap_it(
+        zarr_folder, arrays, tmp_path):
+    pusht = zarr_folder.parent
+    folders = [zarr_folder, pusht, pusht.parent]
+    zips = [zipped(folder, tmp_path / f"{folder.name}.zip") for folder in folders]
+    for path in folders + zips:
+        loaded = formats.load(path, PUSHT)
+        assert_same(loaded, arrays)
+        assert [a.dtype for a in loaded] == [np.float32, np.float32, np.int64]
+
+
+def test_a_zarr_group_that_lacks_an_array_or_a_chunk_is_refused(zarr_folder, tmp_path):
+    a_chunk_of_actions(zarr_folder).unlink()
+    refused(zarr_folder, "array 'action'", "2 of its 3 chunks")
+    for meta in (zarr_folder / "meta" / "episode_ends").glob("*z*"):
+        meta.unlink()
+    (zarr_folder / "data" / "action").rename(tmp_path / "elsewhere")
+    refused(zarr_folder, "array 'action' is missing")
+
+
+def test_numbers_of_a_zarr_group_are_checked_like_any_others(zarr_folder):
+    zarr = pytest.importorskip("zarr")
+    actions = zarr.open_array(str(zarr_folder), path="data/action", mode="r+")
+    actions[7, 1] = np.nan
+    refused(zarr_folder, "array 'action' is not finite in row 7, column 1: nan")
+
+
+def test_a_damaged_zarr_zip_is_refused(zarr_folder, tmp_path):
+    path = zipped(zarr_folder, tmp_path / "good.zip")
+    whole = path.read_bytes()
+    for place in np.linspace(0, len(whole) - 1, 40).astype(int):
+        path.write_bytes(whole[:place])
+        refused(path)
+
+
+PICKLED = """
+{"zarr_format": 2, "shape": [139, 2], "chunks": [50, 2], "dtype": "|O", "fill_value": null,
+ "order": "C", "filters": [{"id": "vlen-utf8"}, {"id": "pickle"}], "compressor": null}
+"""
+
+
+def test_pickled_zarr_chunks_are_refused_and_never_executed(zarr_folder, tmp_path):
+    bomb = pickle.dumps(Bomb(tmp_path / "executed"))
+    a_chunk_of_actions(zarr_folder).write_bytes(bomb)
+    refused(zarr_folder, "array 'action'")
+    metadata = zarr_folder / "data" / "action" / ".zarray"
+    if metadata.exists():  # format 2
+        metadata.write_text(PICKLED)
+        refused(zarr_folder, "array 'action'")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_without_zarr_the_message_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    folder = tmp_path / "some" / "group.zarr"
+    (folder / "data" / "state").mkdir(parents=True)
+    (folder / "data" / "state" / ".zarray").write_text("{}")
+    for path in (folder, zipped(folder.parent, tmp_path / "group.zip")):
+        refused(path, "pip install 'minidiff[zarr]'")
+
+
+def test_a_folder_without_demonstrations_and_a_missing_file_are_refused(tmp_path):
+    refused(tmp_path, "no zarr arrays")
+    for name in ("nowhere.npz", "nowhere.zip", "nowhere"):
+        with pytest.raises(FileNotFoundError, match=f"{name}: no such file"):
+            formats.load(tmp_path / name, PUSHT)
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_random_bytes_are_refused(scratch, data, signed):
+    """With and without the signature of a zip."""
+    for name in ("random.npz", "random.zip"):
+        (scratch / name).write_bytes(b"PK\x03\x04" + data if signed else data)
+        refused(scratch / name)
+
+
+def test_a_pickle_is_refused_and_never_executed(tmp_path):
+    data = pickle.dumps(Bomb(tmp_path / "executed"))
+    for name in ("hostile.npz", "hostile.zip"):
+        (tmp_path / name).write_bytes(data)
+        refused(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
