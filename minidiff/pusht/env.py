@@ -7,6 +7,7 @@ PD controller pulls the agent for 0.1 s. The damping is total: what is not pushe
 All numbers are those of the original PushT (Florence et al. 2021; Chi et al. 2023), to the last
 bit, so that published seeds, demonstrations and scores mean the same here.
 """
+import copy
 import math
 from typing import NamedTuple
 
@@ -163,6 +164,19 @@ class PushTEnv:
         for x, y in actions:
             self._advance(x, y)
         return self._observation()
+
+    def __getstate__(self):
+        """What a copy or a pickle holds: a history, like a snapshot, and the random generator."""
+        outside = {"_space": None, "_agent": None, "_block": None, "_window": None}
+        return {"attributes": self.__dict__ | outside, "begun": self._space is not None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state["attributes"])
+        if state["begun"]:
+            self.restore(Snapshot(self._start, self._order, tuple(self._actions)))
+
+    def __copy__(self):
+        return copy.deepcopy(self)  # two worlds never share a state
 
     def render(self):
         """By render_mode: "rgb_array" returns a picture, (H, W, 3) uint8; "human" shows it in a

@@ -65,5 +65,6 @@ def along(axes, vectors):
     return (vectors[:, None] @ axes)[:, 0]
 
 
+# The world clips actions to 0..512; a policy's plans may go farther, and are demonstrations too.
 PUSHT = Task("pusht", features, frame, state_range=np.array([[-100, 612]] * 4 + [[-1e4, 1e4]]),
-             action_range=np.array([[0, WORLD_SIZE]] * 2))
+             action_range=np.array([[-WORLD_SIZE, 2 * WORLD_SIZE]] * 2))

@@ -8,7 +8,10 @@ from minidiff.pusht.geometry import (
     keypoints,
     to_body,
 )
+from minidiff.pusht.study.disturbances import DisturbedEnv
 
+import copy
+import functools
 import math
 import pickle
 import subprocess
@@ -272,6 +275,33 @@ def test_a_restored_snapshot_has_the_same_future_to_the_last_bit(seed):
     np.testing.assert_array_equal([other.step(target)[0] for target in future], expected)
     np.testing.assert_array_equal(env.restore(snapshot), now)
     np.testing.assert_array_equal([env.step(target)[0] for target in future], expected)
+
+
+@pytest.mark.parametrize("make", [PushTEnv, functools.partial(DisturbedEnv, kick_block=(30, 20),
+                                                              obs_noise=1.0, action_latency=2)])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy,
+                                    lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copy_in_mid_push_has_the_same_future_to_the_last_bit(make, copied):
+    env = make()
+    state, _ = env.reset(seed=3)
+    rng = np.random.default_rng(0)
+    pushes = [state[2:4] + rng.normal(0, 40, 2) for _ in range(60)]
+    for push in pushes[:25]:
+        env.step(push)
+    twin = copied(env)
+    np.testing.assert_array_equal(twin.motion, env.motion)
+    for push in pushes[25:]:
+        seen, again = env.step(push), twin.step(push)
+        np.testing.assert_array_equal(seen[0], again[0])
+        assert seen[1:] == again[1:]
+    np.testing.assert_array_equal(env.reset()[0], twin.reset()[0])  # the same generator
+
+
+def test_a_copy_before_the_first_reset_has_no_episode():
+    env = copy.deepcopy(PushTEnv(max_steps=7))
+    with pytest.raises(RuntimeError, match="call reset"):
+        env.step((1, 2))
+    assert env.max_steps == 7 and env.reset(seed=1)[0].shape == (5,)
 
 
 def test_positions_and_velocities_alone_are_not_a_snapshot():

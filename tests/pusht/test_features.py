@@ -1,11 +1,13 @@
 """The frame of a plan has the symmetries of pushing a T, and the features say what they promise."""
+from minidiff import demos
 from minidiff.demos import from_frame, to_frame
 from minidiff.pusht import features
 from minidiff.pusht.env import PushTEnv
-from minidiff.pusht.features import frame
+from minidiff.pusht.features import PUSHT, frame
 from minidiff.pusht.geometry import GOAL_POSE, keypoints
 
 import numpy as np
+import pytest
 from conftest import mirror
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,3 +153,13 @@ def test_pusht_hands_the_method_these_features_in_this_frame():
     origin, axes = task.frame(obs)
     np.testing.assert_array_equal(origin, obs[:, -1, :2])
     np.testing.assert_array_equal(task.features(obs, (origin, axes)), features_of(obs))
+
+
+def test_what_a_policy_does_may_be_demonstrated_to_another():
+    """The world clips actions to its square; the file may hold what was asked for."""
+    env = PushTEnv()
+    state, _ = env.reset(seed=1)
+    arrays = {"state": state[None], "action": np.array([[530.0, -20.0]]), "episode_ends": [1]}
+    assert demos.check(arrays, PUSHT).action.tolist() == [[530.0, -20.0]]
+    with pytest.raises(ValueError, match="'action' is out of range in row 0, column 1"):
+        demos.check(arrays | {"action": np.array([[5.0, 2000.0]])}, PUSHT)
