@@ -4,8 +4,9 @@ from minidiff import demos, training
 from minidiff.policy import DiffusionPolicy
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
-from minidiff.training import Config
+from minidiff.training import Config, Trainer
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -74,6 +75,16 @@ def tiny_policy(arrays):
         options = {"obs_horizon": 2, "pred_horizon": 8} | options
         return DiffusionPolicy(eps_theta, schedule, PUSHT, normaliser, **options)
     return make
+
+
+@pytest.fixture(scope="session")
+def trainer(arrays):
+    """A Trainer that has taken its six steps; its averaged weights differ from its weights."""
+    config = dataclasses.replace(CONFIG, steps=6, batch=32)
+    trained = Trainer(config, PUSHT, demos.check(arrays, PUSHT))
+    for _ in trained:
+        pass
+    return trained
 
 
 def mirror(obs, actions):

@@ -1,28 +1,50 @@
-"""The receding-horizon policy: its plan, and the file that it comes from."""
+"""The receding-horizon policy: its plan, an episode with it, and the file that it comes from."""
+from minidiff import checkpoint, demos, policy
+from minidiff.beyond import bind
+from minidiff.demos import Normaliser
+from minidiff.diffusion import SCHEDULES, ancestral_sampling
+from minidiff.policy import DiffusionPolicy, history, run_episode
+from minidiff.pusht.features import PUSHT
+from minidiff.tensor import Tape, Tensor
+from minidiff.training import Config, Diverged, Trainer
+
+import dataclasses
+import functools
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from conftest import CONFIG, mirror
+from conftest import mirror
 from laws import gaussian_denoiser
 
-from minidiff import checkpoint, policy
-from minidiff.demos import Normaliser
-from minidiff.diffusion import SCHEDULES
-from minidiff.policy import DiffusionPolicy
-from minidiff.pusht.features import PUSHT
 
-# ---- the plan -----------------------------------------------------------------------------------------------------
+def some_obs(n, seed=0):
+    return np.random.default_rng(seed).uniform(100, 400, (n, 2, 5))
 
-@pytest.mark.parametrize("options", [{}, {"variance": "beta"}, {"sampler": "ddim", "steps": 3},
-                                     {"sampler": "ddim", "steps": 5, "eta": 1.0}, {"start_noise": 0.2},
-                                     {"sampler": "langevin"}, {"sampler": "pc"}], ids=str)
-@pytest.mark.parametrize("schedule", [make(20) for make in SCHEDULES.values()], ids=list(SCHEDULES))
-def test_with_the_ideal_denoiser_of_one_plan_the_policy_makes_exactly_that_plan(schedule, options):
-    """eps = (x_t - sqrt(alpha_bar) c) / sqrt(1-alpha_bar): all of x_0 is at c, and so every sampler must end there."""
+
+# ---- the plan ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("sampler, options", [
+    ("ancestral", {}), ("ancestral", {"variance": "beta"}), ("ddim", {"steps": 3}),
+    ("ddim", {"steps": 5, "eta": 1.0}), ("langevin", {}), ("pc", {})], ids=str)
+@pytest.mark.parametrize("start_noise", [1.0, 0.2])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_ideal_denoiser_of_one_plan_makes_exactly_that_plan(
+        schedule, start_noise, sampler, options):
+    """eps = (x_t - sqrt(alpha_bar) c) / sqrt(1-alpha_bar): all of x_0 is at c.
+
+    So every sampler must end there.
+    """
+    schedule = SCHEDULES[schedule](20)
     rng = np.random.default_rng(0)
-    c, scale = rng.uniform(-2, 2, (8, 2)), rng.uniform(5, 50, (8, 1))
+    c = rng.uniform(-2, 2, (8, 2))
+    scale = rng.uniform(5, 50, (8, 1))
     planner = DiffusionPolicy(gaussian_denoiser(schedule, c, 0), schedule, PUSHT,
-                              Normaliser(np.zeros(43), np.ones(43), scale), 2, pred_horizon=8, **options)
-    obs = rng.uniform(100, 400, (3, 2, 5))
+                              Normaliser(np.zeros(43), np.ones(43), scale), obs_horizon=2,
+                              pred_horizon=8, sampler=bind(sampler, **options),
+                              start_noise=start_noise)
+    obs = some_obs(3)
     agent, axes = PUSHT.frame(obs)
     x, y = axes[:, None, :, 0], axes[:, None, :, 1]  # (3, 1, 2)
     expected = agent[:, None] + (c * scale)[:, :1] * x + (c * scale)[:, 1:] * y
@@ -30,94 +52,288 @@ def test_with_the_ideal_denoiser_of_one_plan_the_policy_makes_exactly_that_plan(
 
 
 def test_the_ideal_plan_is_cut_off_at_the_clip():
-    schedule, c = SCHEDULES["cosine"](20), np.array([[3.0, -0.5]] * 8)
+    schedule = SCHEDULES["cosine"](20)
+    c = np.array([[3.0, -0.5]] * 8)
     planner = DiffusionPolicy(gaussian_denoiser(schedule, c, 0), schedule, PUSHT,
-                              Normaliser(np.zeros(43), np.ones(43), np.ones((8, 1))), 2, pred_horizon=8, clip=2)
+                              Normaliser(np.zeros(43), np.ones(43), np.ones((8, 1))), 2,
+                              pred_horizon=8, clip=2)
     plan = planner.plan(np.zeros((1, 2, 5)), np.random.default_rng(0))
-    np.testing.assert_allclose(plan[0], [[2, -0.5]] * 8, atol=1e-5)  # in the axes of a T that stands upright
+    # in the axes of a T that stands upright
+    np.testing.assert_allclose(plan[0], [[2, -0.5]] * 8, atol=1e-5)
 
 
 def test_a_policy_in_a_mirror_does_what_is_seen_in_the_mirror(tiny_policy):
-    """Whatever its weights: the frame sees to it (features.frame)."""
-    obs = np.random.default_rng(0).uniform(100, 400, (5, 2, 5))
-    plan, reflected = (tiny_policy().plan(o, np.random.default_rng(1)) for o in (obs, mirror(obs, obs)[0]))
-    np.testing.assert_allclose(reflected, mirror(obs, plan)[1], atol=1e-3)
+    """Whatever its weights: the frame sees to it (pusht.features.frame)."""
+    obs = some_obs(5)
+    reflected, _ = mirror(obs, obs)
+    plan = tiny_policy().plan(obs, np.random.default_rng(1))
+    reflected_plan = tiny_policy().plan(reflected, np.random.default_rng(1))
+    np.testing.assert_allclose(reflected_plan, mirror(obs, plan)[1], atol=1e-3)
     assert np.ptp(plan, axis=1).max() > 5
+
+
+@pytest.mark.parametrize("sampler, length", [(ancestral_sampling, 7), (bind("ddim", steps=3), 4)],
+                         ids=["ancestral", "ddim"])
+def test_denoise_yields_each_step_of_the_chain_and_the_plan_last(tiny_policy, sampler, length):
+    """The first is x_T, from the same noise that the plan is made of."""
+    planner = tiny_policy(sampler=sampler)
+    obs = some_obs(3)
+    steps = list(planner.denoise(obs, np.random.default_rng(1)))
+    assert len(steps) == length and {step.shape for step in steps} == {(3, 8, 2)}
+    assert np.array_equal(steps[-1], planner.plan(obs, np.random.default_rng(1)))
+    x_T = np.random.default_rng(1).standard_normal((3, 8, 2), dtype=np.float32)
+    start = planner.normaliser.denormalise(x_T, PUSHT.frame(obs))
+    np.testing.assert_array_equal(steps[0], start)
 
 
 def test_start_noise_scales_what_a_plan_starts_from(tiny_policy):
     """The prior is all that is random in DDIM with eta = 0: without it every plan is the same."""
-    obs = np.random.default_rng(0).uniform(100, 400, (1, 2, 5))
-    spread = [np.ptp([tiny_policy(sampler="ddim", steps=3, start_noise=scale).plan(obs, np.random.default_rng(seed))
-                      for seed in range(4)], axis=0).max() for scale in (0, 0.1, 1)]
+    obs = some_obs(1)
+    spread = []
+    for start_noise in (0, 0.1, 1):
+        planner = tiny_policy(sampler=bind("ddim", steps=3), start_noise=start_noise)
+        plans = [planner.plan(obs, np.random.default_rng(seed)) for seed in range(4)]
+        spread.append(np.ptp(plans, axis=0).max())
     assert spread[0] == 0 < spread[1] < spread[2] / 2
 
 
-def test_guidance_is_handed_on_to_the_denoiser(tiny_policy):
-    """With scale -1 the observation is forgotten: plans differ by where they start alone."""
-    obs = np.random.default_rng(0).uniform(100, 400, (2, 2, 5))
-    offsets = lambda **options: [(tiny_policy(sampler="ddim", steps=3, **options).plan(one[None], np.random.default_rng(0))
-                                  - one[-1, :2]) @ PUSHT.frame(one[None])[1] for one in obs]
-    assert np.abs(np.subtract(*offsets(guidance=-1))).max() < 1e-3 < 1 < np.abs(np.subtract(*offsets())).max()
-
-
 @pytest.mark.parametrize("options, said", [
-    ({"action_horizon": 0}, "action_horizon 0"), ({"action_horizon": 9}, "a plan has 8 actions"),
-    ({"sampler": "euler"}, "'euler': choose from ancestral, ddim")])
-def test_bad_options_are_refused_in_words(tiny_policy, options, said):
+    ({"action_horizon": 0}, "action_horizon 0: a plan has 8"),
+    ({"action_horizon": 9}, "a plan has 8 actions")])
+def test_horizons_that_do_not_fit_together_are_refused_in_words(tiny_policy, options, said):
     with pytest.raises(ValueError, match=said):
         tiny_policy(**options)
 
 
-@pytest.mark.parametrize("options, said", [
-    ({"sampler": "ddim", "steps": 7}, "1 to T = 6 steps, not 7"), ({"sampler": "ddim", "steps": 0}, "not 0")])
-def test_steps_that_the_chain_does_not_have_are_refused_in_words(tiny_policy, options, said):
-    with pytest.raises(ValueError, match=said):
-        tiny_policy(**options).plan(np.zeros((1, 2, 5)), np.random.default_rng(0))
-
-
 def test_observations_of_another_horizon_are_refused_in_words(tiny_policy):
-    with pytest.raises(ValueError, match=r"observations of shape \(B, 2, 5\), not \(3, 1, 5\)"):
+    said = r"observations of shape \(B, 2, 5\), not \(3, 1, 5\)"
+    with pytest.raises(ValueError, match=said):
         tiny_policy().plan(np.zeros((3, 1, 5)), np.random.default_rng(0))
 
 
-# ---- a policy from its checkpoint ---------------------------------------------------------------------------------
+# ---- an episode ----------------------------------------------------------------------------------
 
-@pytest.fixture
-def saved(tmp_path, tiny_policy):
-    """save(**changes): the tiny policy's checkpoint, some arrays or meta changed -> its path."""
-    def save(arrays={}, **meta):
-        planner = tiny_policy()
-        theta = planner.eps_theta.net.theta
-        checkpoint.save(tmp_path / "p.npz", {"ema": theta, "theta": 0 * theta, "beta": planner.schedule.beta[1:],
-                                             **planner.normaliser._asdict()} | arrays,
-                        {"task": "pusht", "config": CONFIG} | meta)
-        return tmp_path / "p.npz"
-    return save
+class Counter:
+    """A world that counts its steps: an observation is their number, a reward ten times that."""
 
+    def __init__(self, steps, truncates=False):
+        self.steps = steps
+        self.truncates = truncates
+        self.actions = []
 
-def test_a_loaded_policy_plans_as_the_saved_one_with_the_averaged_weights(saved, tiny_policy):
-    obs = np.random.default_rng(0).uniform(100, 400, (2, 2, 5))
-    loaded, meta = policy.load(saved(), PUSHT, sampler="ddim", steps=2)
-    assert meta["config"] == CONFIG
-    np.testing.assert_array_equal(loaded.plan(obs, np.random.default_rng(1)),
-                                  tiny_policy(sampler="ddim", steps=2).plan(obs, np.random.default_rng(1)))
+    def reset(self, *, seed=None, options=None):
+        self.started_with = seed, options
+        return np.array([0.0]), {"step": 0}
 
-
-def test_a_short_plan_is_carried_out_whole_unless_told_otherwise(saved):
-    assert policy.load(saved(), PUSHT)[0].action_horizon == 2
-    path = saved({"scale": np.ones((1, 1)), "ema": np.zeros_like(short_theta())}, config=CONFIG | {"pred_horizon": 1})
-    assert policy.load(path, PUSHT)[0].action_horizon == 1
+    def step(self, action):
+        self.actions.append(action)
+        n = len(self.actions)
+        over = n == self.steps
+        return (np.array([float(n)]), 10.0 * n, over and not self.truncates,
+                over and self.truncates, {"step": n})
 
 
-def short_theta():
-    return policy.build(CONFIG | {"pred_horizon": 1}, PUSHT, 43, np.random.default_rng(0))[1].net.theta
+class Planner:
+    """Notes what it observes; a plan says where it was made, and the place of each action in it."""
+    obs_horizon = 3
+    action_horizon = 2
+
+    def __init__(self):
+        self.observed = []
+
+    def plan(self, obs, rng):
+        self.observed.append(obs[0, :, 0].tolist())
+        assert obs.shape == (1, 3, 1)
+        now = obs[0, -1, 0]
+        return np.array([[[now, place] for place in range(4)]])
 
 
-def test_checkpoints_that_do_not_fit_are_refused_in_words(saved):
-    for path, said in ((lambda: saved(task="chess"), "for the task 'chess', not for 'pusht'"),
-                       (lambda: saved({"ema": np.zeros(3)}), "do not fit"),
-                       (lambda: saved({"beta": np.full(6, 0.1)}), "do not fit"),
-                       (lambda: saved(config=CONFIG | {"width": 24}), "do not fit")):
-        with pytest.raises(ValueError, match=said):
-            policy.load(path(), PUSHT)
+def test_a_history_is_the_last_observations_and_repeats_the_first():
+    seen = [np.array([k, -k]) for k in range(4)]
+    assert history(seen, 3)[:, 0].tolist() == [1, 2, 3]
+    assert history(seen, 3)[:, 1].tolist() == [-1, -2, -3]
+    assert history(seen[:2], 4)[:, 0].tolist() == [0, 0, 0, 1]
+    assert history(seen[:1], 1).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("truncates", [False, True])
+def test_an_episode_observes_plans_and_acts_until_the_world_ends_it(truncates):
+    """Each plan is carried out for two actions, the last one for as long as the episode goes on."""
+    world = Counter(5, truncates)
+    planner = Planner()
+    episode = list(run_episode(planner, world, None, seed=7, options={"a": 1}))
+    assert world.started_with == (7, {"a": 1})
+    assert [obs.item() for obs, _, _ in episode] == [0, 1, 2, 3, 4, 5]
+    assert [reward for _, reward, _ in episode] == [0, 10, 20, 30, 40, 50]
+    assert [info["step"] for _, _, info in episode] == [0, 1, 2, 3, 4, 5]
+    assert planner.observed == [[0, 0, 0], [0, 1, 2], [2, 3, 4]]
+    made_at_and_place = [[0, 0], [0, 1], [2, 0], [2, 1], [4, 0]]
+    assert np.array_equal(world.actions, made_at_and_place)
+
+
+def test_decide_takes_the_place_of_the_plan():
+    world = Counter(3)
+    planner = Planner()
+    rng = np.random.default_rng(0)
+    asked = []
+
+    def decide(env, obs, rng):
+        asked.append((env, obs.copy(), rng))
+        return np.full((4, 1), 9.0)
+
+    episode = list(run_episode(planner, world, rng, decide=decide))
+    assert len(episode) == 4 and planner.observed == []
+    assert world.actions == [9, 9, 9]
+    for env, obs, noise in asked:
+        assert env is world and obs.shape == (3, 1) and noise is rng
+    assert [obs[-1, 0] for _, obs, _ in asked] == [0, 2]
+
+
+def test_an_episode_of_a_network_is_made_of_its_plans(tiny_policy):
+    """On a world that stands still: each pair of actions is the start of a plan for it."""
+    planner = tiny_policy(action_horizon=3)
+    obs = some_obs(1)[0, 0]
+    executed = []
+
+    def step(action):
+        executed.append(action)
+        return obs, 0.0, False, len(executed) == 6, {}
+
+    still = SimpleNamespace(reset=lambda seed, options: (obs, {}), step=step)
+    for _ in run_episode(planner, still, np.random.default_rng(1)):
+        pass
+    rng = np.random.default_rng(1)
+    seen = np.stack([obs, obs])[None]
+    plans = [planner.plan(seen, rng)[0, :3] for _ in range(2)]
+    assert np.array_equal(executed, np.concatenate(plans))
+
+
+# ---- a policy from its Trainer, and from its file ------------------------------------------------
+
+def plan_of(planner, seed=1):
+    return planner.plan(some_obs(2), np.random.default_rng(seed))
+
+
+def test_a_policy_has_the_averaged_weights_of_its_trainer(trainer):
+    planner = policy.from_trainer(trainer)
+    assert np.array_equal(planner.eps_theta.net.theta, trainer.optimiser.ema)
+    assert (planner.eps_theta.net.theta != trainer.net.theta).any()
+    assert not np.shares_memory(planner.eps_theta.net.theta, trainer.optimiser.ema)
+    assert np.array_equal(planner.schedule.alpha_bar, trainer.schedule.alpha_bar)
+    assert (planner.obs_horizon, planner.pred_horizon, planner.clip) == (2, 8, 4.0)
+    assert planner.action_horizon == 2 and planner.task is PUSHT
+    for own, trained in zip(planner.normaliser, trainer.normaliser):
+        assert np.array_equal(own, trained)
+
+
+def test_gradients_flow_through_a_policy_but_not_into_its_weights(trainer):
+    eps_theta = policy.from_trainer(trainer).eps_theta
+    x = Tensor(np.zeros((1, 8, 2), np.float32), needs_grad=True)
+    with Tape() as tape:
+        eps_hat = eps_theta(x, 3, np.ones((1, 43), np.float32))
+    tape.backward(eps_hat)
+    assert np.abs(x.grad).max() > 0
+    assert not [name for name, p in eps_theta.net.params.items() if p.grad is not None]
+    assert all(p.needs_grad for p in trainer.net.params.values())  # those go on learning
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_a_policy_comes_back_from_its_file_as_it_was(trainer, resumable, tmp_path):
+    path = tmp_path / "policy.npz"
+    policy.save(path, trainer, resumable, demos=["a.npz"])
+    loaded, meta = policy.load(path, PUSHT)
+    assert np.array_equal(plan_of(loaded), plan_of(policy.from_trainer(trainer)))
+    assert meta["config"] == dataclasses.asdict(trainer.config)
+    assert (meta["task"], meta["update"], meta["demos"]) == ("pusht", 6, ["a.npz"])
+    assert meta["demos_sha256"] == trainer.demos_sha256 and meta["cpu_seconds"] > 0
+    arrays, _ = policy.read(path)
+    needed_to_go_on = {"theta", "m", "v", "losses", "loss_by_t"}
+    assert (needed_to_go_on <= set(arrays)) == resumable
+    assert ("rng" in meta) == resumable
+
+
+def test_options_of_a_policy_reach_it(trainer, tmp_path):
+    policy.save(tmp_path / "p.npz", trainer)
+    sampler = bind("ddim", steps=2)
+    options = {"action_horizon": 5, "start_noise": 0.3, "clip": 1.5}
+    loaded, _ = policy.load(tmp_path / "p.npz", PUSHT, sampler, **options)
+    direct = policy.from_trainer(trainer, sampler, **options)
+    for planner in (loaded, direct):
+        assert planner.sampler is sampler
+        assert (planner.action_horizon, planner.start_noise, planner.clip) == (5, 0.3, 1.5)
+    assert np.array_equal(plan_of(loaded), plan_of(direct))
+
+
+def test_the_folder_of_a_run_stands_for_its_file(trainer, tmp_path):
+    """policy.npz, or checkpoint.npz as long as the run has one."""
+    policy.save(tmp_path / "policy.npz", trainer, note="policy")
+    assert policy.load(tmp_path, PUSHT)[1]["note"] == "policy"
+    assert policy.load(str(tmp_path), PUSHT)[1]["note"] == "policy"
+    policy.save(tmp_path / "checkpoint.npz", trainer, resumable=True, note="checkpoint")
+    assert policy.load(tmp_path, PUSHT)[1]["note"] == "checkpoint"
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    with pytest.raises(FileNotFoundError, match="policy.npz: no such checkpoint"):
+        policy.load(tmp_path, PUSHT)
+
+
+def small_trainer(arrays, **options):
+    """An untrained Trainer."""
+    config = Config(**{"width": 8, "blocks": 1, "T": 5, "obs_horizon": 2, "pred_horizon": 8}
+                    | options)
+    return Trainer(config, PUSHT, demos.check(arrays, PUSHT))
+
+
+def test_a_short_plan_is_carried_out_whole_unless_told_otherwise(arrays):
+    short = small_trainer(arrays, pred_horizon=1)
+    assert policy.from_trainer(short).action_horizon == 1
+    longer = small_trainer(arrays, pred_horizon=3)
+    assert policy.from_trainer(longer).action_horizon == 2
+    assert policy.from_trainer(longer, action_horizon=3).action_horizon == 3
+
+
+def test_a_learned_variance_is_what_a_plan_is_sampled_with(arrays):
+    learner = small_trainer(arrays, objective="hybrid", outputs=2)
+    learned = functools.partial(ancestral_sampling, variance="learned")
+    beta = functools.partial(ancestral_sampling, variance="beta")
+    plan = plan_of(policy.from_trainer(learner))
+    assert np.array_equal(plan, plan_of(policy.from_trainer(learner, learned)))
+    assert np.abs(plan - plan_of(policy.from_trainer(learner, beta))).max() > 0.1
+
+
+@pytest.mark.parametrize("arrays_changed, meta_changed, said", [
+    ({}, {"task": "chess"}, "a policy for the task 'chess', not for 'pusht'"),
+    ({"ema": np.zeros(3)}, {}, "do not fit the config"),
+    ({"beta": np.full(6, 0.1)}, {}, "do not fit the config"),
+    ({}, {"width": 24}, "do not fit the config"),
+    ({}, {"objective": "mse"}, "trained by --objective mse, so it predicts no noise")], ids=str)
+def test_files_that_do_not_fit_are_refused_in_words(
+        trainer, arrays_changed, meta_changed, said, tmp_path):
+    arrays, meta = policy.contents(trainer)
+    for name, value in meta_changed.items():
+        if name in meta["config"]:
+            meta["config"][name] = value
+        else:
+            meta[name] = value
+    checkpoint.save(tmp_path / "p.npz", arrays | arrays_changed, meta)
+    with pytest.raises(ValueError) as error:
+        policy.load(tmp_path / "p.npz", PUSHT)
+    assert str(error.value).startswith(f"{tmp_path / 'p.npz'}: ") and said in str(error.value)
+
+
+def test_a_file_that_lacks_an_array_is_refused_by_its_name(trainer, tmp_path):
+    arrays, meta = policy.contents(trainer)
+    checkpoint.save(tmp_path / "p.npz", {"ema": arrays["ema"]}, meta)
+    with pytest.raises(ValueError, match="lacks beta, mean, std, scale"):
+        policy.load(tmp_path / "p.npz", PUSHT)
+    policy.save(tmp_path / "p.npz", trainer)
+    with pytest.raises(ValueError, match="lacks theta, m"):
+        policy.read(tmp_path / "p.npz", needs=("theta", "m"))
+
+
+def test_weights_that_are_not_finite_are_never_saved(arrays, tmp_path):
+    broken = small_trainer(arrays)
+    broken.net.theta[3] = np.nan
+    with pytest.raises(Diverged, match="diverged at step 0: a weight is no longer finite"):
+        policy.save(tmp_path / "p.npz", broken)
+    assert not (tmp_path / "p.npz").exists()

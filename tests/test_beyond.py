@@ -1,0 +1,214 @@
+"""Samplers and objectives by their names, and policies that are loaded by them."""
+from minidiff import beyond, demos, policy
+from minidiff.beyond import OBJECTIVES, SAMPLERS, bind, options
+from minidiff.beyond.guidance import ClassifierFree
+from minidiff.diffusion import LOSSES, ancestral_sampling, l_simple
+from minidiff.pusht.features import PUSHT
+from minidiff.training import Config, Trainer
+
+import argparse
+import functools
+import inspect
+
+import numpy as np
+import pytest
+
+OBS = np.random.default_rng(0).uniform(100, 400, (3, 1, 5))
+
+
+def plan_of(planner):
+    return planner.plan(OBS, np.random.default_rng(1))
+
+
+@pytest.fixture(scope="module")
+def saved(arrays, tmp_path_factory):
+    """save(objective, **config): the file of an untrained policy."""
+    folder = tmp_path_factory.mktemp("beyond")
+    data = demos.check(arrays, PUSHT)
+
+    @functools.cache
+    def save(objective, **changes):
+        config = Config(objective=objective, outputs=OBJECTIVES[objective].outputs, width=8,
+                        blocks=1, T=16, pred_horizon=8, **changes)
+        trainer = Trainer(config, PUSHT, data, OBJECTIVES[objective].loss)
+        path = folder / f"{objective}{changes}.npz"
+        policy.save(path, trainer)
+        return path
+    return save
+
+
+# ---- the tables ----------------------------------------------------------------------------------
+
+def parameters(function):
+    return list(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_has_the_arguments_of_ancestral_sampling_and_its_options(name):
+    function, own = SAMPLERS[name]
+    shared = ["schedule", "eps_theta", "x_T", "cond", "rng"]
+    assert parameters(function)[:5] == shared
+    assert sorted(parameters(function)[5:]) == sorted([*own, "clip"])
+    defaults = [p.default for p in inspect.signature(function).parameters.values()][5:]
+    assert inspect.Parameter.empty not in defaults
+    assert inspect.isgeneratorfunction(function)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_has_the_arguments_of_l_simple_and_samplers_that_exist(name):
+    objective = OBJECTIVES[name]
+    assert parameters(objective.loss)[:7] == parameters(l_simple)
+    assert set(objective.samplers) <= set(SAMPLERS)
+    if name in LOSSES:
+        assert objective.loss is LOSSES[name] and objective.samplers[0] == "ancestral"
+
+
+def test_binding_sets_the_options_of_a_sampler():
+    assert bind("ancestral") is ancestral_sampling
+    bound = bind("ddim", steps=3, eta=0.5)
+    assert bound.func is SAMPLERS["ddim"].function
+    assert bound.keywords == {"steps": 3, "eta": 0.5}
+
+
+@pytest.mark.parametrize("name, given, said", [
+    ("euler", {}, "sampler 'euler': choose from ancestral, ddim, sde, flow"),
+    ("ancestral", {"steps": 3}, "the sampler ancestral takes no steps, but variance"),
+    ("ddim", {"variance": "beta"}, "the sampler ddim takes no variance, but steps and eta"),
+    ("shooting", {"spread": 1}, "the sampler shooting takes no spread, but no options")])
+def test_a_sampler_or_option_that_does_not_exist_is_refused_in_words(name, given, said):
+    with pytest.raises(ValueError) as error:
+        bind(name, **given)
+    assert str(error.value).startswith(said)
+
+
+# ---- policies by the name of a sampler -----------------------------------------------------------
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_loads_with_each_of_its_samplers(saved, objective):
+    """Without a name, with the first of them."""
+    path = saved(objective)
+    for name in OBJECTIVES[objective].samplers:
+        planner, meta = beyond.load(path, PUSHT, name)
+        assert meta["config"]["objective"] == objective
+        assert plan_of(planner).shape == (3, 8, 2) and np.isfinite(plan_of(planner)).all()
+    default, _ = beyond.load(path, PUSHT)
+    first, _ = beyond.load(path, PUSHT, OBJECTIVES[objective].samplers[0])
+    assert np.array_equal(plan_of(default), plan_of(first))
+
+
+def test_a_policy_by_name_is_that_of_policy_load_with_the_function(saved):
+    path = saved("simple")
+    named, _ = beyond.load(path, PUSHT, "ddim", steps=2, action_horizon=5, start_noise=0.5)
+    direct, _ = policy.load(path, PUSHT, bind("ddim", steps=2), action_horizon=5, start_noise=0.5)
+    assert named.action_horizon == 5 and named.start_noise == 0.5
+    assert np.array_equal(plan_of(named), plan_of(direct))
+
+
+def test_a_learned_variance_is_the_default_where_it_was_learned(saved):
+    path = saved("hybrid")
+    plans = []
+    for given in ({}, {"variance": "learned"}, {"variance": "beta"}):
+        planner, _ = beyond.load(path, PUSHT, **given)
+        plans.append(plan_of(planner))
+    assert np.array_equal(plans[0], plans[1]) and np.abs(plans[0] - plans[2]).max() > 0.1
+
+
+def test_guidance_forgets_the_observation_at_scale_minus_1(saved):
+    """Then plans differ by where they start alone."""
+    path = saved("simple", drop_cond=0.2)
+
+    def offsets(guidance):
+        planner, _ = beyond.load(path, PUSHT, "ddim", guidance, steps=3)
+        found = []
+        for obs in OBS[:, None]:
+            plan = planner.plan(obs, np.random.default_rng(0))
+            found.append(demos.to_frame(plan, PUSHT.frame(obs)))
+        return planner, np.ptp(found, axis=0).max()
+
+    guided, spread = offsets(-1.0)
+    assert isinstance(guided.eps_theta, ClassifierFree) and guided.eps_theta.scale == -1
+    plain, spread_plain = offsets(0.0)
+    assert not isinstance(plain.eps_theta, ClassifierFree)
+    assert spread < 1e-3 < 1 < spread_plain
+
+
+def test_a_learned_variance_is_sampled_with_guidance_too(saved):
+    path = saved("hybrid", drop_cond=0.2)
+    plain, _ = beyond.load(path, PUSHT)
+    guided, _ = beyond.load(path, PUSHT, guidance=1.5)
+    plan = plan_of(guided)
+    assert np.isfinite(plan).all() and np.abs(plan - plan_of(plain)).max() > 0.1
+
+
+@pytest.mark.parametrize("objective, given, said", [
+    ("simple", {"sampler": "regression"}, "trained by --objective simple, so its plans come from "
+                                          "the sampler ancestral or ddim"),
+    ("mse", {"sampler": "ddim"}, "plans come from the sampler regression or shooting, not from"),
+    ("simple", {"sampler": "euler"}, "sampler 'euler': choose from"),
+    ("simple", {"steps": 3}, "the sampler ancestral takes no steps"),
+    ("simple", {"variance": "learned"}, "which learns no variance"),
+    ("simple", {"guidance": 1.0}, "trained with --drop-cond above 0"),
+    ("simple", {"action_horizon": 9}, "a plan has 8 actions")], ids=str)
+def test_what_a_network_was_not_trained_for_is_refused_in_words(saved, objective, given, said):
+    with pytest.raises(ValueError, match=said):
+        beyond.load(saved(objective), PUSHT, **given)
+
+
+def test_steps_that_the_chain_does_not_have_are_refused_in_words(saved):
+    planner, _ = beyond.load(saved("simple"), PUSHT, "ddim", steps=17)
+    with pytest.raises(ValueError, match="1 to T = 16 steps, not 17"):
+        plan_of(planner)
+
+
+# ---- as options of a command line ----------------------------------------------------------------
+
+def parsed(*arguments):
+    parser = argparse.ArgumentParser()
+    options.add_arguments(parser)
+    return parser.parse_args([str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("arguments, given, said", [
+    ((), {}, "ancestral"),
+    (("--sampler", "ddim", "--sampler-steps", 4), {"sampler": "ddim", "steps": 4},
+     "ddim, sampler steps 4"),
+    (("--sampler", "ddim", "--ddim-eta", 0.5), {"sampler": "ddim", "eta": 0.5},
+     "ddim, ddim eta 0.5"),
+    (("--variance", "beta"), {"variance": "beta"}, "ancestral, variance beta"),
+    (("--sampler", "pc", "--langevin-repeats", 2, "--langevin-size", 0.3),
+     {"sampler": "pc", "repeats": 2, "size": 0.3}, "pc, langevin repeats 2, langevin size 0.3"),
+    (("--guidance", 1.5, "--start-noise", 0.5, "--action-horizon", 4),
+     {"guidance": 1.5, "start_noise": 0.5, "action_horizon": 4},
+     "ancestral, guidance 1.5, start noise 0.5"),
+], ids=str)
+def test_options_of_a_command_line_are_those_of_load_and_said_in_words(
+        saved, arguments, given, said):
+    path = saved("simple", drop_cond=0.2)
+    planner, meta, description = options.load_policy(parsed(path, *arguments), PUSHT, "nowhere")
+    expected, _ = beyond.load(path, PUSHT, **given)
+    assert description == said and meta["task"] == "pusht"
+    assert planner.action_horizon == expected.action_horizon
+    assert np.array_equal(plan_of(planner), plan_of(expected))
+
+
+def test_without_a_run_the_default_policy_is_loaded(saved):
+    args = parsed("--sampler", "regression", "--spread", 0.5)
+    planner, meta, description = options.load_policy(args, PUSHT, saved("mse"))
+    assert meta["config"]["objective"] == "mse" and description == "regression, spread 0.5"
+    _, _, description = options.load_policy(parsed(), PUSHT, saved("mse"))
+    assert description == "regression"  # the sampler of the objective
+
+
+@pytest.mark.parametrize("flag, value, said", [
+    ("--sampler-steps", 0, "must be from 1 to 100000, not 0"),
+    ("--ddim-eta", 1.5, "must be from 0 to 1, not 1.5"),
+    ("--langevin-size", -1, "must be from 0 to 1, not -1"),
+    ("--langevin-repeats", -1, "must be from 0 to 1000, not -1"),
+    ("--spread", "nan", "must be from 0 to 10, not nan"),
+    ("--start-noise", -0.5, "must be from 0 to 100, not -0.5"),
+    ("--action-horizon", "two", "invalid whole number value: 'two'"),
+    ("--noise-seed", -1, "must be from 0 to")])
+def test_an_option_outside_its_range_is_refused_by_name(flag, value, said, capsys):
+    with pytest.raises(SystemExit):
+        parsed(flag, value)
+    assert f"argument {flag}: {said}" in capsys.readouterr().err

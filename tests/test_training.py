@@ -1,0 +1,292 @@
+"""Training: a step is Ho's algorithm 1 on rows that belong together, and can stop and go on."""
+from minidiff import policy, training, wall
+from minidiff.diffusion import l_hybrid, l_simple, l_vlb, loss_weight, sample_t
+from minidiff.optim import flat_gradient, learning_rate
+from minidiff.tensor import Tape
+from minidiff.training import Config, Diverged, Trainer
+
+import functools
+
+import numpy as np
+import pytest
+
+DATA = wall.demonstrations(5, np.random.default_rng(0))  # 80 windows
+TINY = {"width": 8, "blocks": 1, "T": 6, "pred_horizon": 4, "batch": 32, "steps": 10, "warmup": 3}
+
+
+def make(loss=l_simple, data=DATA, **options):
+    return Trainer(Config(**TINY | options), wall.TASK, data, loss)
+
+
+def finish(trainer):
+    """-> the losses of all the steps that were left."""
+    return list(trainer)
+
+
+class Spy:
+    """A loss that notes what it is called with, and is L_simple."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, schedule, eps_theta, x0, t, eps, cond, weight):
+        self.calls.append((x0, t, eps, cond, weight))
+        return l_simple(schedule, eps_theta, x0, t, eps, cond, weight)
+
+
+# ---- what a step hands to the loss ---------------------------------------------------------------
+
+def numbered(spy, **options):
+    """A Trainer whose rows of x0 and of cond are all filled with 1 + their own number."""
+    trainer = make(spy, **options)
+    number = 1 + np.arange(len(trainer.x0), dtype=np.float32)
+    trainer.x0[:] = number[:, None, None]
+    trainer.cond[:] = number[:, None]
+    return trainer
+
+
+def test_rows_of_x0_and_cond_that_the_loss_gets_belong_together():
+    spy = Spy()
+    trainer = numbered(spy)
+    finish(trainer)
+    assert len(spy.calls) == 10
+    for x0, _, _, cond, _ in spy.calls:
+        assert x0.shape == (32, 4, 2) and cond.shape == (32, 2)
+        assert x0.dtype == cond.dtype == np.float32
+        assert (x0 == x0[:, :1, :1]).all()
+        assert (cond == x0[:, 0, :1]).all()
+
+
+def test_every_row_is_sampled_as_often_as_any_other():
+    """16,000 rows of 80: each 200 times, within 6 standard errors (85)."""
+    spy = Spy()
+    trainer = numbered(spy, batch=1600)
+    finish(trainer)
+    rows = np.concatenate([x0[:, 0, 0] for x0, *_ in spy.calls]).astype(int)
+    counts = np.bincount(rows, minlength=81)
+    assert counts[0] == 0 and len(counts) == 81
+    assert np.abs(counts[1:] - 200).max() < 6 * np.sqrt(200)
+
+
+def test_each_step_has_its_own_rows_timesteps_and_noise():
+    spy = Spy()
+    trainer = make(spy)
+    finish(trainer)
+    for x0, t, eps, _, weight in spy.calls:
+        assert t.shape == (32,) and t.min() >= 1 and t.max() <= 6
+        assert eps.shape == x0.shape and eps.dtype == np.float32
+        assert weight is trainer.weight
+    assert set(np.concatenate([t for _, t, *_ in spy.calls])) == set(range(1, 7))
+    for first, second in zip(spy.calls, spy.calls[1:]):
+        for before, after in zip(first[:4], second[:4]):
+            assert (before != after).any()
+    noise = np.concatenate([eps.ravel() for _, _, eps, *_ in spy.calls])
+    assert abs(noise.mean()) < 6 / np.sqrt(noise.size)
+    assert abs(noise.var() - 1) < 6 * np.sqrt(2 / noise.size)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_a_share_of_the_windows_is_shown_no_observation(share):
+    """--drop-cond, within 6 standard errors; all else stays."""
+    spy = Spy()
+    finish(numbered(spy, drop_cond=share, batch=1600))
+    dropped = 0
+    for x0, _, _, cond, _ in spy.calls:
+        shown = cond[:, 0] != 0
+        assert (cond[~shown] == 0).all()
+        assert (cond[shown] == x0[shown, 0, :1]).all() and (x0 > 0).all()
+        dropped += (~shown).sum()
+    assert abs(dropped - 16_000 * share) <= 6 * np.sqrt(16_000 * share * (1 - share))
+
+
+def test_the_weight_is_that_of_the_config():
+    for name in ("uniform", "min-snr"):
+        trainer = make(weight=name)
+        assert np.array_equal(trainer.weight, loss_weight(trainer.schedule, name))
+
+
+# ---- what a step does ----------------------------------------------------------------------------
+
+def test_a_step_is_adamw_along_the_gradient_of_the_loss():
+    """Rows, then timesteps, then noise: the order of the random numbers decides the weights."""
+    trainer = make()
+    by_hand = make()
+    schedule = by_hand.schedule
+    for n in range(5):
+        loss = trainer.step()
+        rows = by_hand.rng.integers(0, 80, 32)
+        t = sample_t(schedule, 32, by_hand.rng)
+        eps = by_hand.rng.standard_normal((32, 4, 2), dtype=np.float32)
+        with Tape() as tape:
+            value = l_simple(schedule, by_hand.eps_theta, by_hand.x0[rows], t, eps,
+                             by_hand.cond[rows], by_hand.weight)
+        tape.backward(value)
+        rate = learning_rate(n, 10, 3e-3, warmup=3)
+        by_hand.optimiser.step(flat_gradient(by_hand.net.params), rate)
+        assert loss == float(value.data) and trainer.n == n + 1
+        assert np.array_equal(trainer.net.theta, by_hand.net.theta)
+        assert np.array_equal(trainer.optimiser.ema, by_hand.optimiser.ema)
+    assert (trainer.net.theta != make().net.theta).any()
+
+
+def test_iterating_takes_the_steps_that_are_left():
+    trainer = make()
+    first = trainer.step()
+    losses = [first, *trainer]
+    assert len(losses) == trainer.n == 10
+    assert np.array_equal(trainer.losses, np.float32(losses))
+    assert finish(trainer) == []
+
+
+def test_the_config_reaches_network_schedule_and_optimiser():
+    trainer = make(weight_decay=0.02, ema=0.7, schedule="linear", net="conv", width=16, outputs=2,
+                   precondition=False, clip=0.5)
+    assert trainer.optimiser.weight_decay == 0.02 and trainer.optimiser.ema_decay == 0.7
+    assert np.array_equal(trainer.schedule.beta, training.SCHEDULES["linear"](6).beta)
+    assert type(trainer.net) is training.NETWORKS["conv"] and trainer.net.width == 16
+    assert trainer.eps_theta.learned and not trainer.eps_theta.precondition
+    assert np.abs(trainer.x0).max() == 0.5
+    assert trainer.x0.shape == (80, 4, 2) and trainer.cond.shape == (80, 2)
+
+
+def test_training_lowers_the_loss():
+    losses = finish(make(steps=300, batch=64, width=32))
+    assert np.mean(losses[-50:]) < 0.5 * np.mean(losses[:20])
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_training():
+    trainer = make(steps=50, lr=1e30)
+    with np.errstate(over="ignore", invalid="ignore"):
+        with pytest.raises(Diverged, match=r"diverged at step \d+: the loss is no longer finite"):
+            finish(trainer)
+    assert not np.isfinite(trainer.losses[trainer.n - 1])
+
+
+# ---- the loss by t -------------------------------------------------------------------------------
+
+def test_the_loss_by_t_is_l_simple_on_a_sample_that_stays():
+    """Before the first update; over all quarters its mean is the loss itself."""
+    trainer = make(T=8)
+    schedule = trainer.schedule
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 80, 256)
+    t = np.repeat(np.arange(1, 9), 32)
+    eps = rng.standard_normal((256, 4, 2), dtype=np.float32)
+    x0 = trainer.x0[rows]
+    cond = trainer.cond[rows]
+    trainer.record_loss_by_t()
+    for quarter in range(4):
+        part = slice(64 * quarter, 64 * quarter + 64)
+        loss = l_simple(schedule, trainer.eps_theta, x0[part], t[part], eps[part], cond[part],
+                        trainer.weight)
+        assert trainer.loss_by_t[0, quarter] == pytest.approx(float(loss.data), rel=1e-5)
+
+
+@pytest.mark.parametrize("steps, points", [(10, 10), (100, 100), (250, 100)])
+def test_the_loss_by_t_is_recorded_at_up_to_100_steps(steps, points):
+    trainer = make(steps=steps, batch=4)
+    finish(trainer)
+    assert trainer.loss_by_t.shape == (points, 4)
+    assert np.isfinite(trainer.loss_by_t).all()
+    changes = np.abs(np.diff(trainer.loss_by_t, axis=0)).max(1)
+    assert (changes > 0).all()  # each point has weights of its own
+
+
+def test_recording_the_loss_by_t_changes_no_weight(monkeypatch):
+    trainer = make()
+    finish(trainer)
+    silent = make()
+    monkeypatch.setattr(silent, "record_loss_by_t", lambda: None)
+    finish(silent)
+    assert np.array_equal(trainer.net.theta, silent.net.theta)
+
+
+def test_the_loss_by_t_is_that_of_losses_that_weigh_the_eps_error():
+    hybrid = make(l_hybrid, outputs=2)
+    bound = make(functools.partial(l_vlb, variance="beta"))
+    for trainer in (hybrid, bound):
+        finish(trainer)
+    assert np.isfinite(hybrid.loss_by_t).all()
+    assert np.isnan(bound.loss_by_t).all()
+
+
+# ---- stop and go on ------------------------------------------------------------------------------
+
+def state(trainer):
+    """All that decides how training goes on, and all that it has recorded."""
+    numbers = {"n": trainer.n, "updates": trainer.optimiser.n,
+               "rng": trainer.rng.bit_generator.state}
+    arrays = trainer.state() | {"losses": trainer.losses}
+    return numbers, {name: array.tobytes() for name, array in arrays.items()}
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
+    whole = make(drop_cond=0.1)
+    finish(whole)
+    stopped = make(drop_cond=0.1)
+    for loss in stopped:
+        assert np.isfinite(loss)
+        if stopped.n == 4:
+            break
+    policy.save(tmp_path / "checkpoint.npz", stopped, resumable=True)
+    resumed = make(drop_cond=0.1)
+    resumed.restore(*policy.read(tmp_path / "checkpoint.npz"))
+    assert resumed.n == 4 and state(resumed) == state(stopped)
+    assert len(finish(resumed)) == 6
+    assert state(resumed) == state(whole)
+
+
+def test_a_run_does_not_go_on_with_other_demonstrations(tmp_path):
+    trainer = make()
+    policy.save(tmp_path / "checkpoint.npz", trainer, resumable=True)
+    other = make(data=DATA._replace(action=DATA.action + 1e-3))
+    with pytest.raises(ValueError, match="not the demonstrations that the run was started with"):
+        other.restore(*policy.read(tmp_path / "checkpoint.npz"))
+
+
+def test_cpu_seconds_add_up_over_sessions(tmp_path):
+    first = make()
+    finish(first)
+    policy.save(tmp_path / "checkpoint.npz", first, resumable=True)
+    arrays, meta = policy.read(tmp_path / "checkpoint.npz")
+    second = make()
+    assert 0 <= second.cpu_seconds() < 1
+    second.restore(arrays, meta | {"cpu_seconds": 1000.0})
+    assert 1000 <= second.cpu_seconds() < 1001
+    assert 0 < meta["cpu_seconds"] <= first.cpu_seconds()
+
+
+# ---- the configuration ---------------------------------------------------------------------------
+
+@pytest.mark.parametrize("options, said", [
+    ({"net": "unet"}, "--net must be one of mlp, conv, not 'unet'"),
+    ({"schedule": "sqrt"}, "--schedule must be one of cosine, linear, not 'sqrt'"),
+    ({"weight": "snr"}, "--weight must be one of uniform, inverse-alpha-bar, min-snr, bound, not"),
+    ({"outputs": 0}, "--outputs must be at least 1, not 0"),
+    ({"width": -1}, "--width must be at least 0, not -1"),
+    ({"net": "conv", "width": 12}, "--width must be a multiple of 8 for --net conv, not 12"),
+    ({"blocks": 0}, "--blocks must be at least 1, not 0"),
+    ({"obs_horizon": 0}, "--obs-horizon must be at least 1, not 0"),
+    ({"pred_horizon": 0}, "--pred-horizon must be at least 1, not 0"),
+    ({"clip": 0.0}, "--clip must be at least 0.001, not 0.0"),
+    ({"T": 0}, "--T must be at least 1, not 0"),
+    ({"drop_cond": -0.1}, "--drop-cond must be at least 0, not -0.1"),
+    ({"drop_cond": 1.0}, "--drop-cond must be below 1, not 1.0"),
+    ({"steps": 0}, "--steps must be at least 1, not 0"),
+    ({"batch": 0}, "--batch must be at least 1, not 0"),
+    ({"lr": 0.0}, "--lr must be at least 1e-09, not 0.0"),
+    ({"lr": float("nan")}, "--lr must be at least 1e-09, not nan"),
+    ({"warmup": -1}, "--warmup must be at least 0, not -1"),
+    ({"weight_decay": -1e-4}, "--weight-decay must be at least 0, not -0.0001"),
+    ({"ema": 1.0}, "--ema must be below 1, not 1.0"),
+    ({"seed": -1}, "--seed must be at least 0, not -1"),
+], ids=str)
+def test_a_value_that_makes_no_sense_is_refused_by_name(options, said):
+    with pytest.raises(ValueError) as error:
+        Config(**options)
+    assert str(error.value).startswith(said)
+
+
+def test_the_width_by_default_is_that_of_the_network():
+    assert Config().width == 256 and Config(net="conv").width == 64
+    assert Config(width=24).width == 24 and Config(net="conv", width=16).width == 16
