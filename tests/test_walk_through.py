@@ -1,33 +1,48 @@
-"""python -m minidiff: the method on a law of two modes, from data to noise and back."""
+"""python -m minidiff: the method on data of two modes, from data to noise and back."""
+from minidiff import __main__ as walk
+
 import re
 
 import numpy as np
 import pytest
 
-from minidiff import __main__ as walk
-
 
 @pytest.mark.slow
-def test_it_shows_the_chain_both_ways_recovers_both_modes_and_keeps_to_the_bound(capsys):
+def test_it_shows_the_chain_recovers_both_modes_and_keeps_to_the_bound(capsys):
     walk.main(steps=1500)
     said = capsys.readouterr().out
     assert len(re.findall(r"^t = +\d+[ ▁▂▃▄▅▆▇█]{99}$", said, re.M)) == 8
-    data, samples = (re.search(rf"{name}: +(\d+)% of all at (\S+), the rest at (\S+)", said) for name in ("data", "samples"))
-    for drawn, made, tolerance in zip(data.groups(), samples.groups(), (8, 0.1, 0.1)):  # observed: 1, 0.03, 0.02
-        assert abs(float(drawn) - float(made)) <= tolerance
-    bound, entropy = map(float, re.search(r"bound: (\S+) nats; .*, (\S+)$", said, re.M).groups())
-    assert entropy < bound < entropy + 0.3  # observed: 0.12 above it
+    modes = {}
+    for name in ("data", "samples"):
+        numbers = re.search(rf"{name}: +(\d+)% of all at (\S+), the rest at (\S+)", said)
+        modes[name] = [float(number) for number in numbers.groups()]
+    tolerances = (8, 0.1, 0.1)  # observed: 1, 0.03, 0.02
+    for of_data, of_samples, tolerance in zip(modes["data"], modes["samples"], tolerances):
+        assert abs(of_data - of_samples) <= tolerance
+    first, last = re.search(r"L_simple fell from (\S+) to (\S+)\n", said).groups()
+    assert float(last) < 0.8 * float(first)  # observed: 0.62
+    bound, entropy = re.search(r"bound: (\S+) nats; .*\s(\S+)$", said, re.M).groups()
+    assert float(entropy) < float(bound) < float(entropy) + 0.3  # observed: 0.12 above it
 
 
 def test_the_entropy_is_that_of_the_law():
     """Of two modes far apart: the entropy of the choice, and that of one mode."""
     choice = -(walk.SHARE * np.log(walk.SHARE) + (1 - walk.SHARE) * np.log(1 - walk.SHARE))
-    assert walk.entropy() == pytest.approx(choice + 0.5 * np.log(2 * np.pi * np.e * walk.SPREAD**2), abs=1e-4)
+    one_mode = 0.5 * np.log(2 * np.pi * np.e * walk.SPREAD**2)
+    assert walk.entropy() == pytest.approx(choice + one_mode, abs=1e-4)
 
 
 def test_data_come_from_both_modes_in_their_shares():
-    x = walk.draw_data(40_000, np.random.default_rng(0)).ravel()
+    x = walk.sample_data(40_000, np.random.default_rng(0)).ravel()
     left = x < -0.2
     assert left.mean() == pytest.approx(walk.SHARE, abs=0.012)  # 5 standard errors
     for part, mean in zip((x[left], x[~left]), walk.MEANS):
-        assert part.mean() == pytest.approx(mean, abs=0.007) and part.std() == pytest.approx(walk.SPREAD, rel=0.04)
+        assert part.mean() == pytest.approx(mean, abs=0.007)
+        assert part.std() == pytest.approx(walk.SPREAD, rel=0.04)
+
+
+def test_numbers_as_demonstrations_are_one_action_an_episode():
+    x = walk.sample_data(7, np.random.default_rng(0))
+    data = walk.demonstrations(x)
+    assert np.array_equal(data.action, x[:, 0]) and data.state.shape == (7, 0)
+    assert data.episode_ends.tolist() == [1, 2, 3, 4, 5, 6, 7]

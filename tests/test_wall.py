@@ -1,78 +1,142 @@
-"""A second task, which shares nothing with PushT: a point has to get past a wall, by its left or by its right.
+"""The second task, which shares nothing with PushT: its world, and what is learned of it."""
+from minidiff import demos, wall
+from minidiff.beyond import OBJECTIVES, bind
+from minidiff.policy import from_trainer
+from minidiff.training import Trainer
 
-    python tests/test_second_task.py plans.png        draws the plans of diffusion and of regression
-
-All that the method is told of a task is a Task; what trains, plans and keeps is minidiff as it is for PushT.
-"""
-import minidiff  # first: it decides how many threads NumPy's BLAS takes
-import sys
+import dataclasses
 
 import numpy as np
 import pytest
 
-from minidiff import demos
-from minidiff.beyond.baselines import mse_loss
-from minidiff.diffusion import cosine_schedule, l_simple, loss_weight, sample_t
-from minidiff.nn import MLP, Denoiser
-from minidiff.optim import AdamW, flat_gradient, learning_rate
-from minidiff.policy import DiffusionPolicy
-from minidiff.tensor import Tape
+# ---- the world -----------------------------------------------------------------------------------
 
-PASSING = demos.Task("passing", features=lambda obs: obs[:, -1], frame=lambda obs: (obs[:, -1], np.eye(2)[None]),
-                     state_range=np.array([[-2, 2]] * 2), action_range=np.array([[-2, 2]] * 2))
-WALL = 0.5  # it reaches from x = -0.5 to 0.5 at y = 0
-
-
-def demonstrations(episodes, rng, H=16):
-    """From somewhere near (0, -1) up to (0, 1), half of them on each side of the wall. One window each."""
-    s = np.linspace(0, 1, H + 1)
-    start = rng.normal((0, -1), 0.05, (episodes, 2))
-    side = rng.choice([-1, 1], episodes)
-    x = start[:, :1] * (1 - s) + (side * rng.normal(0.85, 0.05, episodes))[:, None] * np.sin(np.pi * s)
-    path = np.stack([x, start[:, 1:] + (1 - start[:, 1:]) * s], -1)  # (episodes, H + 1, 2)
-    arrays = {"state": path[:, :-1].reshape(-1, 2), "action": path[:, 1:].reshape(-1, 2),
-              "episode_ends": H * np.arange(1, episodes + 1)}
-    return demos.check(arrays, PASSING)
+def walk(world, *goals):
+    """Steps towards each of the goals in turn, until there or over -> what the last step gave."""
+    result = None
+    for goal in goals:
+        while result is None or np.abs(world.position - goal).max() > 1e-9:
+            result = world.step(np.array(goal))
+            _, _, terminated, truncated, _ = result
+            if terminated or truncated:
+                return result
+    return result
 
 
-def train(objective, steps=2000, H=16, batch=128):
-    rng = np.random.default_rng(0)
-    cond, x0, normaliser = demos.training_set(demonstrations(300, rng), PASSING, 1, H, clip=4.0)
-    schedule = cosine_schedule(50)
-    net = MLP((H, 2), cond.shape[1], rng, width=64, blocks=2)
-    eps_theta, optimiser, weight = Denoiser(net, schedule.alpha_bar), AdamW(net.theta, ema_decay=0.99), loss_weight(schedule, "inverse-alpha-bar")
-    for n in range(steps):
-        i = rng.integers(0, len(x0), batch)
-        t, eps = sample_t(schedule, batch, rng), rng.standard_normal((batch, H, 2), dtype=np.float32)
-        with Tape() as tape:
-            loss = (l_simple(schedule, eps_theta, x0[i], t, eps, cond[i], weight) if objective == "simple"
-                    else mse_loss(eps_theta, x0[i], cond[i]))
-        tape.backward(loss)
-        optimiser.step(flat_gradient(net.params), learning_rate(n, steps, 3e-3))
-    net.theta[:] = optimiser.ema
-    return DiffusionPolicy(eps_theta, schedule, PASSING, normaliser, obs_horizon=1, pred_horizon=H,
-                           sampler="ancestral" if objective == "simple" else "regression")
+def started():
+    world = wall.World()
+    world.reset(seed=0)
+    return world
 
 
-def plans(objective, n=60):
-    """n plans (n, 17, 2) from the middle, (0, -1), and where each crosses the height of the wall (n,)."""
+def test_a_seed_is_a_start_near_the_same_place():
+    starts = [wall.World().reset(seed=seed)[0] for seed in range(20)]
+    assert np.array_equal(wall.World().reset(seed=3)[0], starts[3])
+    assert len(np.unique(starts, axis=0)) == 20
+    assert np.abs(np.subtract(starts, (0, -1))).max() < 0.2
+
+
+def test_a_step_goes_towards_the_action_and_no_farther_than_the_speed():
+    world = started()
+    before = world.position
+    position, reward, terminated, truncated, _ = world.step(before + [3.0, -4.0])
+    np.testing.assert_allclose(position, before + np.array([0.6, -0.8]) * wall.SPEED)
+    assert not (reward or terminated or truncated)
+    near = position + [0.01, 0.02]
+    np.testing.assert_allclose(world.step(near)[0], near)
+    np.testing.assert_allclose(world.step(near)[0], near)  # no step of length 0 divides by 0
+
+
+@pytest.mark.parametrize("x, passes", [(-0.52, True), (-0.48, False), (0.0, False), (0.48, False),
+                                       (0.52, True)])
+def test_the_wall_ends_an_episode_from_its_left_end_to_its_right(x, passes):
+    world = started()
+    _, reward, terminated, truncated, info = walk(world, (x, -0.1), (x, 0.2))
+    assert (reward, truncated) == (0.0, False)
+    assert terminated == (not passes)
+    assert info["x"] == pytest.approx(x)
+
+
+def test_the_wall_is_met_where_the_way_crosses_it():
+    """From one side of the wall's end to the other, in one step: the crossing decides."""
+    world = started()
+    walk(world, (0.6, -0.1))
+    _, _, terminated, _, info = world.step(np.array([0.45, 0.1]))
+    assert info["x"] == pytest.approx(0.525) and not terminated
+    world = started()
+    walk(world, (0.54, -0.1))
+    _, _, terminated, _, info = world.step(np.array([0.39, 0.1]))
+    assert info["x"] == pytest.approx(0.465) and terminated
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_past_the_wall_and_up_is_solved(side):
+    world = started()
+    _, reward, terminated, _, _ = walk(world, (0.9 * side, -0.5), (0.9 * side, 0.5), (0, 1))
+    assert (reward, terminated) == (1.0, True)
+    assert world.position[1] > 0.95
+
+
+def test_an_episode_is_over_after_three_times_the_steps_of_a_demonstration():
+    world = started()
+    for _ in range(3 * wall.H - 1):
+        _, _, terminated, truncated, _ = world.step(np.array([0.0, -1.0]))
+        assert not (terminated or truncated)
+    _, reward, terminated, truncated, _ = world.step(np.array([0.0, -1.0]))
+    assert truncated and not terminated and reward == 0
+
+
+# ---- demonstrations ------------------------------------------------------------------------------
+
+def test_demonstrations_pass_on_both_sides_and_are_solved_by_their_actions():
+    data = wall.demonstrations(40, np.random.default_rng(0))
+    assert data.episode_ends.tolist() == list(range(wall.H, 40 * wall.H + 1, wall.H))
+    assert isinstance(data, demos.Demos)
+    sides = []
+    for end in data.episode_ends:
+        world = wall.World()
+        world.reset()
+        world.position = data.state[end - wall.H]
+        for action in data.action[end - wall.H:end]:
+            _, reward, terminated, _, _ = world.step(action)
+            if terminated:
+                break
+        assert reward == 1
+        sides.append(data.state[end - wall.H // 2, 0] > 0)
+    assert 8 <= np.sum(sides) <= 32  # 40 fair coins leave this with a probability of 4e-5
+
+
+# ---- what is learned -----------------------------------------------------------------------------
+
+def trained(objective):
+    data = wall.demonstrations(300, np.random.default_rng(0))
+    trainer = Trainer(wall.CONFIG, wall.TASK, data, OBJECTIVES[objective].loss)
+    for _ in trainer:
+        pass
+    return from_trainer(trainer, bind(OBJECTIVES[objective].samplers[0]), action_horizon=8)
+
+
+def crossings(policy, n):
+    """Where each of n plans from the middle, (0, -1), crosses the height of the wall (n,)."""
     obs = np.tile([0.0, -1.0], (n, 1, 1))
-    paths = np.concatenate([obs, train(objective).plan(obs, np.random.default_rng(1))], 1)
-    return paths, np.array([np.interp(0, path[:, 1], path[:, 0]) for path in paths])
+    paths = np.concatenate([obs, policy.plan(obs, np.random.default_rng(1))], 1)
+    return np.array([np.interp(0, path[:, 1], path[:, 0]) for path in paths])
 
 
 @pytest.mark.slow
-def test_diffusion_passes_on_both_sides_where_regression_runs_into_the_wall():
-    _, crossing = plans("simple")
-    assert (np.abs(crossing) > WALL).mean() > 0.9
-    assert 10 <= (crossing > 0).sum() <= 50  # 60 fair draws leave this with a probability of 3e-8
-    _, crossing = plans("mse", n=1)
-    assert abs(crossing[0]) < WALL / 2
+def test_diffusion_passes_on_both_sides_where_regression_hits_the_wall():
+    x = crossings(trained("simple"), 60)
+    assert (np.abs(x) > wall.WALL).mean() > 0.9
+    assert 10 <= (x > 0).sum() <= 50  # 60 fair coins leave this with a probability of 3e-8
+    x, = crossings(trained("mse"), 1)
+    assert abs(x) < wall.WALL / 2
 
 
-if __name__ == "__main__":
-    from minidiff.pusht import chart  # for its brushes only
-    wall = ("the wall", [-WALL, WALL], [0, 0])
-    joined = lambda paths: np.concatenate([np.vstack([path, [np.nan] * 2]) for path in paths]).T
-    lines = [("diffusion, 24 plans", *joined(plans("simple", 24)[0])), ("regression", *joined(plans("mse", 1)[0])), wall]
-    chart.curves(sys.argv[1], lines, "Past a wall", "x", "y", log_y=False, note="All plans are for the same observation.")
+@pytest.mark.slow
+def test_the_file_runs_from_end_to_end_and_says_what_came_of_it(capsys, monkeypatch):
+    """With a third of the steps."""
+    monkeypatch.setattr(wall, "CONFIG", dataclasses.replace(wall.CONFIG, steps=700))
+    wall.main(episodes=10)
+    said = capsys.readouterr().out
+    assert said.startswith("got past the wall in ") and said.endswith(" of 10 episodes\n")
+    assert int(said.split()[5]) >= 8
