@@ -51,6 +51,25 @@ def test_the_ideal_denoiser_of_one_plan_makes_exactly_that_plan(
     np.testing.assert_allclose(planner.plan(obs, rng), expected, rtol=0, atol=1e-2)
 
 
+def test_the_network_is_shown_the_standardised_features(tiny_policy):
+    """At every step of the chain, those of the observations in their own frame."""
+    planner = tiny_policy()
+    shown = []
+
+    def spy(x_t, t, cond):
+        shown.append(cond)
+        return planner.eps_theta(x_t, t, cond)
+
+    obs = some_obs(3)
+    plan = dataclasses.replace(planner, eps_theta=spy).plan(obs, np.random.default_rng(1))
+    assert np.array_equal(plan, planner.plan(obs, np.random.default_rng(1)))
+    features = PUSHT.features(obs, PUSHT.frame(obs))
+    expected = (features - planner.normaliser.mean) / planner.normaliser.std
+    assert len(shown) == 6
+    for cond in shown:
+        np.testing.assert_array_equal(cond, expected.astype(np.float32))
+
+
 def test_the_ideal_plan_is_cut_off_at_the_clip():
     schedule = SCHEDULES["cosine"](20)
     c = np.array([[3.0, -0.5]] * 8)
