@@ -12,22 +12,25 @@ the share of episodes with coverage above 0.95 at some step. Use seeds below 10,
 demonstrations that come with minidiff start from other ones), and seeds from 100,000 on for the
 result that you report.
 
+Ctrl-C ends it with the figures of the episodes that are over, marked as incomplete.
+
 To watch a policy, film it, or compare two of --json: python -m minidiff.pusht
 """
-from minidiff import checkpoint  # minidiff first: it decides how many threads BLAS takes
+from minidiff import checkpoint, stopping  # minidiff first: it decides BLAS's threads
 from minidiff.beyond import options
 from minidiff.policy import find
-from minidiff.progress import Progress
+from minidiff.progress import Progress, say
 from minidiff.pusht import SHIPPED_POLICY, scores
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
-from minidiff.pusht.rollout import evaluate
+from minidiff.pusht.rollout import CHUNK, Unfinished, evaluate
 from minidiff.pusht.study.candidates import BestOf
 from minidiff.pusht.study.disturbances import DisturbedEnv
+from minidiff.pusht.workers import Workers
 
 import argparse
-import concurrent.futures
 import functools
+import math
 import os
 import sys
 import time
@@ -52,7 +55,7 @@ def parse_arguments():
         help="an episode ends after so many steps, or with success (default: 300)")
     add("--seeding", choices=("legacy", "modern"), default="legacy",
         help="how a seed becomes a start; published seeds are legacy (default: legacy)")
-    add("--workers", type=count, default=os.cpu_count(), metavar="N",
+    add("--workers", type=options.bounded(int, 1, 1000), default=os.cpu_count(), metavar="N",
         help="processes; the scores do not depend on it (default: one for each core)")
 
     options.add_arguments(parser)
@@ -86,8 +89,8 @@ def main():
     config = meta["config"]
     path = find(args.run or SHIPPED_POLICY)
     name = path if args.run else "the policy that comes with minidiff"
-    print(f"{name}: {config['net']}, {meta['update']:,} of {config['steps']:,} steps, "
-          f"{meta['cpu_seconds']:.0f} CPU seconds, seed {config['seed']}")
+    say(f"{name}: {config['net']}, {meta['update']:,} of {config['steps']:,} steps, "
+        f"{meta['cpu_seconds']:.0f} CPU seconds, seed {config['seed']}")
 
     world = {"max_steps": args.max_steps, "seeding": args.seeding}
     make_env = functools.partial(PushTEnv, **world)
@@ -99,13 +102,27 @@ def main():
         decide = BestOf(policy, args.candidates, args.budget_ms)
 
     seeds = range(args.seed, args.seed + args.episodes)
+    chunks = math.ceil(len(seeds) / CHUNK)
+    milliseconds = plan_ms(policy)
     progress = Progress("episodes", len(seeds))
     started = time.monotonic()
-    with concurrent.futures.ProcessPoolExecutor(args.workers) as executor:
-        episodes = evaluate(policy, seeds, executor, args.noise_seed, progress.show,
-                            make_env=make_env, decide=decide)
+    incomplete = None
+    try:
+        with Workers(min(args.workers, chunks)) as executor:
+            episodes = evaluate(policy, seeds, executor, args.noise_seed, progress.show,
+                                make_env=make_env, decide=decide)
+    except Unfinished as error:
+        episodes = error.episodes
+        incomplete = str(error)
+        if not episodes:
+            raise
     seconds = time.monotonic() - started
-    summary = scores.summary(episodes) | {"seconds": seconds, "plan_ms": plan_ms(policy)}
+    summary = scores.summary(episodes) | {"seconds": seconds, "plan_ms": milliseconds}
+    if args.json:  # files first: nobody may be there to read what is printed
+        checkpoint.write_json(args.json, {
+            "checkpoint": str(path), "options": vars(args), "config": config,
+            "incomplete": incomplete, "summary": summary,
+            "episodes": [episode._asdict() for episode in episodes]})
 
     how = [sampling]
     for name, value in disturbances.items():
@@ -114,14 +131,14 @@ def main():
     if decide:
         how.append(f"the best of {summary['candidates']:.0f} plans tried in the simulator, "
                    f"{summary['decision_ms']:.0f} ms a decision")
-    print(f"{', '.join(how)}, executing {policy.action_horizon} of {policy.pred_horizon} actions: "
-          f"{summary['plan_ms']:.0f} ms a plan, {seconds:.0f} s in all")
-    print(scores.sentence(summary))
+    say(f"{', '.join(how)}, executing {policy.action_horizon} of {policy.pred_horizon} actions: "
+        f"{summary['plan_ms']:.0f} ms a plan, {seconds:.0f} s in all")
+    say(scores.sentence(summary))
     if args.json:
-        checkpoint.write_json(args.json, {
-            "checkpoint": str(path), "options": vars(args), "config": config,
-            "summary": summary, "episodes": [episode._asdict() for episode in episodes]})
-        print(f"every episode: {args.json}")
+        say(f"every episode: {args.json}")
+    if incomplete:
+        raise RuntimeError(f"incomplete, {incomplete}. Success ends an episode early, so there "
+                           "are too many successes among them")
 
 
 def plan_ms(policy):
@@ -137,9 +154,5 @@ def plan_ms(policy):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"eval.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped; nothing was written")
+    stopping.listen()
+    sys.exit(stopping.run("eval.py", main))

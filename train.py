@@ -9,16 +9,15 @@ Each run has a folder: config.json, checkpoint.npz (all that --resume needs), po
 eval.py needs: the averaged weights), scores.json, loss.png and rollouts.png.
 """
 import minidiff  # first: it decides how many threads NumPy's BLAS takes  # noqa: F401
-from minidiff import checkpoint, demos, policy
+from minidiff import checkpoint, demos, folders, policy, stopping
 from minidiff.beyond import OBJECTIVES, bind, formats
-from minidiff.progress import Progress
+from minidiff.progress import Progress, say
 from minidiff.pusht import setting  # the task
 from minidiff.training import Config, Diverged, Trainer, flag
 
 import argparse
 import dataclasses
 import shlex
-import signal
 import sys
 from pathlib import Path
 
@@ -26,9 +25,31 @@ import numpy as np
 
 
 def main():
-    args, config, folder, saved = parse_arguments()
+    args, config = parse_arguments()
     np.seterr(over="ignore", invalid="ignore")  # Diverged says it better
-    files = saved[1]["demos"] if saved else args.demos
+    with held_folder(args, config) as folder:
+        work(args, config, folder)
+
+
+def held_folder(args, config):
+    """The run's folder, into which nobody else writes meanwhile: a context manager."""
+    if args.resume:
+        if not Path(args.resume).is_dir():
+            raise FileNotFoundError(f"{args.resume}: there is no such run")
+        return folders.hold(args.resume)
+    if args.out:
+        return folders.hold_new(args.out)
+    return folders.hold_next(f"runs/{setting.TASK.name}-{config.net}-{config.seed}")
+
+
+def work(args, config, folder):
+    """The whole job, in the run's folder."""
+    files, saved = args.demos, None
+    if args.resume:
+        needs = ("theta", "m", "v", "losses", "loss_by_t")
+        saved = policy.read(folder / "checkpoint.npz", needs)
+        _, meta = saved
+        files, config = meta["demos"], Config(**meta["config"])
     data = demos.join([formats.load(file, setting.TASK) for file in files or [setting.DEMOS]])
     trainer = Trainer(config, setting.TASK, data, OBJECTIVES[config.objective].loss)
     *_, quickest = samplers(config).values()
@@ -41,27 +62,27 @@ def main():
     else:
         about = {"demos": files, **dataclasses.asdict(config)}
         checkpoint.write_json(folder / "config.json", about)
-    print(f"{len(data.episode_ends):,} demonstrations, {len(trainer.x0):,} windows; {config.net} "
-          f"with {trainer.net.theta.size:,} parameters; {config.steps:,} steps; into {folder}/")
+    say(f"{len(data.episode_ends):,} demonstrations, {len(trainer.x0):,} windows; {config.net} "
+        f"with {trainer.net.theta.size:,} parameters; {config.steps:,} steps; into {folder}/")
 
     train(trainer, folder, files, args.save_every)
     seconds = trainer.cpu_seconds()
-    print(f"trained in {seconds:.0f} CPU seconds ({1000 * seconds / config.steps:.1f} ms a step); "
-          f"weights in {folder / 'checkpoint.npz'}")
+    say(f"trained in {seconds:.0f} CPU seconds ({1000 * seconds / config.steps:.1f} ms a step); "
+        f"weights in {folder / 'checkpoint.npz'}")
     try:
         if args.score_episodes:
             score(trainer, folder, args.score_episodes)
         setting.draw_loss(folder / "loss.png", trainer)
-        print(f"picture: {folder / 'loss.png'}")
+        say(f"picture: {folder / 'loss.png'}")
         if args.score_episodes:
             trained = policy.from_trainer(trainer, quickest)
             shown = min(3, args.score_episodes)
             setting.draw_episodes(folder / "rollouts.png", untrained, trained, shown)
-            print(f"picture: {folder / 'rollouts.png'} (before and after training)")
+            say(f"picture: {folder / 'rollouts.png'} (before and after training)")
     except RuntimeError as error:  # pymunk or pygame is missing
-        print(f"no scores or no pictures: {error}")
-    print(f"next: python eval.py {shlex.quote(str(folder))} --episodes 500 --seed 300000    "
-          "(eval.py --help tells of faster samplers)")
+        say(f"no scores or no pictures: {error}")
+    say(f"next: python eval.py {shlex.quote(str(folder))} --episodes 500 --seed 300000    "
+        "(eval.py --help tells of faster samplers)")
 
 
 def train(trainer, folder, files, save_every):
@@ -69,46 +90,26 @@ def train(trainer, folder, files, save_every):
     def save():
         policy.save(folder / "checkpoint.npz", trainer, resumable=True, demos=files)
 
-    stop = StopSignals()
     progress = Progress("training", trainer.config.steps, trainer.n)
     try:
         for _ in trainer:
             progress.show(trainer.n, f"loss {trainer.losses[:trainer.n][-100:].mean():.5f}")
             if trainer.n % save_every == 0:
                 save()
-            if stop.came:
+            if stopping.asked():
                 break
         save()
     except Diverged as error:
         kept = "nothing was saved yet"
-        if (folder / "checkpoint.npz").exists():
+        if folders.holds_run(folder):
             kept = f"the last good checkpoint is kept in {folder / 'checkpoint.npz'}"
         sys.exit(f"\n{error}; {kept}. "
                  f"Try a smaller learning rate: --lr {trainer.config.lr / 3:.0e}")
-    stop.restore()
     if trainer.n == trainer.config.steps:
         policy.save(folder / "policy.npz", trainer)
-    if stop.came:
-        sys.exit(f"\nstopped at step {trainer.n} and saved; go on with: "
-                 f"python train.py --resume {shlex.quote(str(folder))}")
-
-
-class StopSignals:
-    """Notes Ctrl-C and SIGTERM: training ends after its step. A second one ends it at once."""
-
-    def __init__(self):
-        self.came = False
-        self.before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.before[number] = signal.signal(number, self.note)
-
-    def note(self, number, frame):
-        self.came = True
-        signal.signal(number, signal.SIG_DFL)
-
-    def restore(self):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+    if stopping.asked():
+        raise stopping.Stopped(f"stopped at step {trainer.n} and saved; go on with: "
+                               f"python train.py --resume {shlex.quote(str(folder))}")
 
 
 def samplers(config):
@@ -123,13 +124,18 @@ def score(trainer, folder, episodes):
     """Score the finished policy on seeds for development."""
     summaries = {}
     for name, sampler in samplers(trainer.config).items():
-        summaries[name] = setting.score(policy.from_trainer(trainer, sampler), name, episodes)
-        print(f"{name + ':':10} {setting.sentence(summaries[name])}")
-    checkpoint.write_json(folder / "scores.json", summaries)
+        summary = setting.score(policy.from_trainer(trainer, sampler), name, episodes)
+        summaries[name] = summary
+        checkpoint.write_json(folder / "scores.json", summaries)
+        say(f"{name + ':':10} {setting.sentence(summary)}")
+        if "incomplete" in summary:
+            sentence = f"incomplete, {summary['incomplete']}; the run itself is complete"
+            stopping.safe_point(sentence)
+            raise ChildProcessError(sentence)
 
 
 def parse_arguments():
-    """-> arguments, Config, folder of the run, and what to resume from: (arrays, meta) or None."""
+    """-> arguments and Config; None where a run is resumed, which has its own."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -138,7 +144,8 @@ def parse_arguments():
              "episode_ends; or a zarr folder or zip (default: those that come with minidiff)")
     for field in dataclasses.fields(Config):
         add_option(parser, field)
-    add("--out", help="the run's folder (default: runs/TASK-NET-SEED)")
+    add("--out", help="the run's folder (default: runs/TASK-NET-SEED, with a "
+                     "number behind it if that holds a run)")
     add("--resume", metavar="FOLDER", help="continue the run in FOLDER, with its own config")
     add("--save-every", type=int, default=1000, help="steps between checkpoints (default: 1000)")
     add("--score-episodes", type=int, default=50,
@@ -155,19 +162,13 @@ def parse_arguments():
         if other:
             parser.error("--resume goes on with the run's own config and folder; it takes no "
                          f"{flag(other[0])}")
-        needs = ("theta", "m", "v", "losses", "loss_by_t")
-        arrays, meta = policy.read(Path(args.resume) / "checkpoint.npz", needs)
-        return args, Config(**meta["config"]), Path(args.resume), (arrays, meta)
+        return args, None
     try:
         config = Config(**given)
     except ValueError as error:
         parser.error(str(error))
     config.outputs = OBJECTIVES[config.objective].outputs
-    folder = Path(args.out or f"runs/{setting.TASK.name}-{config.net}-{config.seed}")
-    if (folder / "checkpoint.npz").exists():
-        parser.error(f"{folder} already holds a run: continue it with --resume {folder}, or choose "
-                     "another --out")
-    return args, config, folder, None
+    return args, config
 
 
 def absolute(path):
@@ -189,9 +190,5 @@ def add_option(parser, field):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"train.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped; if training had begun, its checkpoint is kept")
+    stopping.listen()
+    sys.exit(stopping.run("train.py", main))

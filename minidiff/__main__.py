@@ -4,8 +4,11 @@ The data are numbers from two modes. They are noised step by step (eq. 1-5); a s
 trained to predict the noise (eq. 11, 12); the reverse chain samples (eq. 6, 7, 14); and the
 variational bound (eq. 8-10) is compared with the entropy of the data, which no model can beat.
 """
+import sys
+
 import numpy as np
 
+from . import stopping
 from .demos import Task, check
 from .diffusion import ancestral_sampling, prior, q_chain, variational_bound
 from .policy import from_trainer
@@ -16,6 +19,8 @@ MEANS = np.array([-1.0, 0.6])
 SPREAD = 0.15
 SHARE = 0.3  # of the data at the first mode
 BINS = np.linspace(-3, 3, 49)
+BARS = " ▁▂▃▄▅▆▇█"
+PLAIN_BARS = " .:-=+*#@"  # for a terminal that cannot show the others
 
 
 def no_features(obs, frame):
@@ -56,7 +61,16 @@ def entropy():
 def bars(x):
     """A histogram of x in one line."""
     counts = np.histogram(x, BINS)[0]
-    return "".join(" ▁▂▃▄▅▆▇█"[round(8 * count / counts.max())] for count in counts)
+    shapes = BARS if can_be_shown(BARS) else PLAIN_BARS
+    return "".join(shapes[round(8 * count / counts.max())] for count in counts)
+
+
+def can_be_shown(text):
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def two_modes(x):
@@ -72,6 +86,7 @@ def main(steps=3000, samples=5000):
     trainer = Trainer(config, TWO_MODES, demonstrations(sample_data(100_000, rng)))
     progress = Progress("training", steps)
     for _ in trainer:
+        stopping.safe_point()
         progress.show(trainer.n)
 
     policy = from_trainer(trainer)
@@ -95,4 +110,5 @@ def main(steps=3000, samples=5000):
 
 
 if __name__ == "__main__":
-    main()
+    stopping.listen()
+    sys.exit(stopping.run("minidiff", main))

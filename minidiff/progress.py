@@ -1,18 +1,38 @@
-"""A line that says how far a long job is, and how long it will still take."""
+"""What a command says: its results, and how far a long job is."""
+import contextlib
+import errno
+import os
 import sys
 import time
+
+
+def say(text):
+    """Print text now. The work goes on if nobody is there to read it: after `| head`, or after the
+    terminal was closed."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        fall_silent()
+
+
+def fall_silent():
+    """From now on what is printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:
     """`Progress("training", total)`; call `show(done, text)` as often as you like.
 
-    A terminal sees one line that renews itself; a log file a new line every ten seconds.
+    A terminal sees one line that renews itself; a log file a new line every ten seconds. Where it
+    cannot be written, as after the terminal was closed, the job goes on without it.
     """
 
     def __init__(self, name, total, done=0):
         self.name, self.total, self.first = name, total, done
         self.started = time.monotonic()
-        self.live = sys.stderr.isatty()
+        self.live = sys.stderr is not None and sys.stderr.isatty()
         self.shown = self.started - 8  # a log's first line comes after two seconds
 
     def show(self, done, text=""):
@@ -23,11 +43,12 @@ class Progress:
         rate = (done - self.first) / max(now - self.started, 1e-9)
         left = f"{duration((self.total - done) / rate)} left" if rate > 0 else "starting"
         line = f"{self.name} {done}/{self.total}  {text}{'  ' if text else ''}{rate:.4g}/s  {left}"
+        end = "\n"
         if self.live:
+            line = f"\r\033[K{line}"
             end = "" if done < self.total else "\n"
-            print(f"\r\033[K{line}", end=end, file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            print(line, end=end, file=sys.stderr, flush=True)
 
 
 def duration(seconds):

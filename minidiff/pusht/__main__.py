@@ -2,6 +2,8 @@
 import importlib
 import sys
 
+from .. import stopping
+
 COMMANDS = {  # name: its module, imported only when the command is called; what it does
     "watch": ("view.watch", "a window: see a policy plan and act, and move the T yourself"),
     "record": ("view.record", "a window: demonstrate with the mouse"),
@@ -31,16 +33,10 @@ def main(arguments):
               file=sys.stderr)
         return 2
     module, _ = COMMANDS[name]
-    try:
-        importlib.import_module(f"{__package__}.{module}").main(rest)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"minidiff.pusht {name}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interrupt:  # a command may say what it leaves behind
-        print(f"\n{str(interrupt) or 'stopped'}", file=sys.stderr)
-        return 1
-    return 0
+    command = importlib.import_module(f"{__package__}.{module}")
+    return stopping.run(f"minidiff.pusht {name}", command.main, rest)
 
 
 if __name__ == "__main__":
+    stopping.listen()
     sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,11 @@
 """Episodes of a policy in PushT: many at once with one batched plan, on any executor."""
+import concurrent.futures
+
 import numpy as np
 
+from .. import stopping
 from ..policy import history, run_episode
+from . import workers
 from .env import PushTEnv
 from .geometry import SUCCESS_COVERAGE
 from .scores import Episode
@@ -44,13 +48,22 @@ class Track:
                        candidates, decision_ms)
 
 
+class Unfinished(RuntimeError):
+    """Some episodes were not finished; the message says why. episodes: those that were."""
+
+    def __init__(self, why, episodes):
+        super().__init__(why)
+        self.episodes = episodes
+
+
 def rollout(policy, seeds, noise_seed=0, make_env=PushTEnv, decide=None, record=False):
     """Run one episode per seed, until success or the world's max_steps.
 
     make_env: makes a world; picklable if an executor is to run it, as functools.partial is.
     decide: None, and all episodes are planned together; or decide(env, obs (obs_horizon, S), rng)
     -> plan (H, D), and each episode runs alone (study/candidates.py).
-    Returns a list of Episodes; with `record`, also the observations of each, (steps+1, 5).
+    Returns a list of Episodes; with `record`, also the observations of each, (steps+1, 5). After a
+    signal (stopping.py) it raises Stopped between two plans.
     """
     if decide is None:
         tracks = run_together(policy, seeds, noise_seed, make_env)
@@ -64,6 +77,7 @@ def rollout(policy, seeds, noise_seed=0, make_env=PushTEnv, decide=None, record=
             cost = chooser.cost() if hasattr(chooser, "cost") else ()
             tracks.append(track)
             episodes.append(track.episode(*cost))
+            workers.report(episodes[-1])
     return (episodes, [np.stack(track.states) for track in tracks]) if record else episodes
 
 
@@ -73,11 +87,14 @@ def run_together(policy, seeds, noise_seed, make_env):
     tracks = [Track(seed, env.reset(seed=int(seed))[0]) for seed, env in zip(seeds, envs)]
     noise = EpisodeNoise(seeds, noise_seed)
     while noise.active:
+        stopping.safe_point()
         obs = [history(tracks[i].states, policy.obs_horizon) for i in noise.active]
         plans = policy.plan(np.stack(obs), noise)  # (active, H, D)
         going_on = []
         for i, plan in zip(noise.active, plans):
-            if not carry_out(plan[:policy.action_horizon], envs[i], tracks[i]):
+            if carry_out(plan[:policy.action_horizon], envs[i], tracks[i]):
+                workers.report(tracks[i].episode())
+            else:
                 going_on.append(i)
         noise.active = going_on
     return tracks
@@ -100,6 +117,7 @@ def run_alone(policy, seed, noise_seed, env, decide):
     first, _, _ = next(steps)
     track = Track(seed, first)
     for state, _, info in steps:
+        stopping.safe_point()
         track.add(state, info)
     return track
 
@@ -107,19 +125,35 @@ def run_alone(policy, seed, noise_seed, env, decide):
 def evaluate(policy, seeds, executor, noise_seed=0, progress=None, **options):
     """Episodes for all seeds, in chunks on any concurrent.futures.Executor -> list of Episodes.
 
-    progress(done) is called after each chunk. options: those of `rollout`.
+    progress(done) is called after each chunk. options: those of `rollout`. Raises Unfinished after
+    a signal (stopping.py) and where a worker has died. Of the chunks under way it then has those
+    episodes that are over, if the executor is `Workers` (workers.py). Beware: success ends an
+    episode early, so among them there are too many successes.
     """
-    futures = []
-    for start in range(0, len(seeds), CHUNK):
-        chunk = seeds[start:start + CHUNK]
-        futures.append(executor.submit(rollout, policy, chunk, noise_seed, **options))
-    episodes = []
+    futures, episodes = [], []
     try:
+        for start in range(0, len(seeds), CHUNK):
+            chunk = seeds[start:start + CHUNK]
+            futures.append(executor.submit(rollout, policy, chunk, noise_seed, **options))
         for future in futures:
             episodes += future.result()
             if progress:
                 progress(len(episodes))
+    except (stopping.Stopped, concurrent.futures.BrokenExecutor, MemoryError) as error:
+        done = finished(futures)
+        raise Unfinished(f"{error}: {len(done)} of {len(seeds)} episodes are over", done) from None
     finally:
         for future in futures:  # if we were stopped: the executor would finish all it was given
             future.cancel()
+    return episodes
+
+
+def finished(futures):
+    """The Episodes that calls of `rollout` have brought so far, in the order of the calls."""
+    episodes = []
+    for future in futures:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            episodes += future.result()
+        else:
+            episodes += getattr(future, "reported", [])
     return episodes

@@ -1,5 +1,5 @@
 """What train.py asks of its task: demonstrations, scores, pictures."""
-import concurrent.futures
+import math
 import os
 
 import numpy as np
@@ -8,6 +8,7 @@ from ..progress import Progress
 from . import EXPERT_DEMOS, rollout, scores
 from .features import PUSHT
 from .view import charts, films
+from .workers import Workers
 
 TASK = PUSHT
 DEMOS = EXPERT_DEMOS
@@ -17,15 +18,25 @@ LOSS_TITLES = {"simple": "L_simple, lambda = {weight}", "hybrid": "L_hybrid, lam
 
 
 def score(policy, name, episodes):
-    """The summary of so many episodes (scores.summary), on all cores."""
+    """The summary of so many episodes (scores.summary), on all cores.
+
+    If it had to end early, `incomplete` says why, and the summary is that of the episodes that are
+    over, if there are any.
+    """
     seeds = range(SCORE_SEED, SCORE_SEED + episodes)
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as executor:
-        progress = Progress(f"scoring ({name})", episodes)
-        return scores.summary(rollout.evaluate(policy, seeds, executor, progress=progress.show))
+    chunks = math.ceil(episodes / rollout.CHUNK)
+    progress = Progress(f"scoring ({name})", episodes)
+    try:
+        with Workers(min(os.cpu_count(), chunks)) as executor:
+            return scores.summary(rollout.evaluate(policy, seeds, executor, progress=progress.show))
+    except rollout.Unfinished as error:
+        summary = scores.summary(error.episodes) if error.episodes else {"n": 0}
+        return summary | {"incomplete": str(error)}
 
 
 def sentence(summary):
-    return scores.sentence(summary)
+    """A summary in one line."""
+    return scores.sentence(summary) if summary["n"] else "no episode is over"
 
 
 def draw_loss(path, trainer):

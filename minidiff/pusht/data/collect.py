@@ -19,16 +19,16 @@ import concurrent.futures
 import hashlib
 import json
 import os
-import signal
 from pathlib import Path
 
 import numpy as np
 import pymunk
 
-from ... import __version__, beyond, checkpoint, demos
+from ... import __version__, beyond, checkpoint, demos, stopping
 from ...progress import Progress
 from .. import rollout
 from ..features import PUSHT
+from ..workers import Workers
 from .expert import Demonstration, demonstrate
 
 SEED_LIMIT = 10_000  # seeds from 10,000 on are for scoring policies; nobody trains on them
@@ -205,19 +205,17 @@ def main(arguments):
         options = {name: value for name, value in recipe.items() if name != "versions"}
     if args.again:
         seeds, starts = before["seed"], before["start"]
-    # SIGTERM acts like Ctrl-C, and Ctrl-C also on a shell's background job, which would ignore it
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     try:
-        with concurrent.futures.ProcessPoolExecutor(  # whose workers leave Ctrl-C to this process
-                args.workers, initializer=signal.signal,
-                initargs=(signal.SIGINT, signal.SIG_IGN)) as executor:
+        with Workers(min(args.workers, len(seeds))) as executor:
             if args.visited:
                 starts = visited_by(args.visited, seeds, executor)
             arrays = make(seeds, executor, part, starts=starts, **options)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; the episodes so far are kept in {part}, "
-                                "and the same command goes on from there") from None
+    except (stopping.Stopped, concurrent.futures.BrokenExecutor) as error:
+        kept_there = "nothing was written"
+        if part.exists():
+            kept_there = (f"the episodes so far are kept in {part}, and the same command goes on "
+                          "from there")
+        raise type(error)(f"{error}; {kept_there}") from None
     unsolved = len(seeds) - len(arrays["seed"])
     if args.add_to:
         arrays = join(before, arrays)

@@ -10,7 +10,7 @@ import argparse
 
 import numpy as np
 
-from ... import beyond, demos
+from ... import beyond, demos, stopping
 from ...beyond import formats, samplers
 from ...diffusion import variational_bound
 from ..features import PUSHT
@@ -71,7 +71,9 @@ def main(arguments):
     many = rng.permutation(len(obs))[:PLANS]
     few = many[:EXACTLY]
     terms = bound(policy, obs[many], actions[many], rng)
+    stopping.safe_point()
     exact = -log_likelihood(policy, obs[few], actions[few]).mean() / actions[0].size
+    stopping.safe_point()
     bound_there = bound(policy, obs[few], actions[few], rng).sum()
     total = terms.sum()
     print(f"-log p(plan) <= {total:.3f} nats for each number of a plan, in standard deviations; "

@@ -21,7 +21,7 @@ import functools
 
 import numpy as np
 
-from ... import beyond
+from ... import beyond, stopping
 from ...beyond.options import bounded
 from ...policy import run_episode
 from ...progress import Progress
@@ -70,6 +70,7 @@ def _played(policy, state, rng):
     env = PushTEnv(state_order="exact")
     episode = run_episode(policy, env, rng, options={"state": state}, decide=decide)
     while len(actions) < STEPS:
+        stopping.safe_point()
         next(episode)
     return np.array(actions[:STEPS])
 
@@ -79,6 +80,7 @@ def demonstrated(state, count, rng):
     scratch = PushTEnv(state_order="exact")
     shown = []
     for _ in range(count):
+        stopping.safe_point()
         actions, _ = expert.plan(state, scratch, rng, samples=24, refine=2)
         missing = max(STEPS - len(actions), 0)
         shown.append(np.pad(actions[:STEPS], ((0, missing), (0, 0)), mode="edge"))
@@ -95,6 +97,7 @@ def measure(move, states, shown):
     progress = Progress("states", len(states))
     shares, distances = [], []
     for state, references in zip(states, shown):
+        stopping.safe_point()
         plans = move(state, rng=rng)
         off = ((plans - state[:2]) @ ACROSS).mean(1)  # (plans,) px from the axis
         shares.append([(off < -10).mean(), (np.abs(off) <= 10).mean(), (off > 10).mean()])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ... import stopping
 from ...beyond import options
 from ...policy import run_episode
 from .. import SHIPPED_POLICY, rollout
@@ -71,6 +72,7 @@ def _moving(policy, seed, noise_seed, plans, size, make_env):
     rng = np.random.default_rng([noise_seed, seed])
     frames, before = [], None
     for state, _, _ in run_episode(policy, make_env(), rng, seed=int(seed), decide=decide):
+        stopping.safe_point()
         if before is not None:  # the plans that led from there to here
             frames.append(drawing.frame(before, plans=fan, size=size))
         before = state
@@ -109,5 +111,8 @@ def main(arguments):
     policy, _, sampling = options.load_policy(args, PUSHT, SHIPPED_POLICY)
     print(f"{args.run or 'the policy that comes with minidiff'}: {sampling}")
     draw = film if args.file.endswith(".png") else animation
-    draw(args.file, policy, range(args.seed, args.seed + args.episodes), args.noise_seed)
+    try:
+        draw(args.file, policy, range(args.seed, args.seed + args.episodes), args.noise_seed)
+    except stopping.Stopped:
+        raise stopping.Stopped(f"stopped; {args.file} was not drawn") from None
     print(f"picture: {args.file}")

@@ -5,9 +5,9 @@ and mouse; its `update()`, which does what is due and returns whether there is m
 and its `draw(screen)`, where `fresh` says that the last picture is out of date.
 """
 import math
-import signal
 import time
 
+from ... import stopping
 from ..geometry import WORLD_SIZE
 from . import drawing
 from .drawing import FLOOR, GREY, INK, PAPER, VERMILLION, put, render_text
@@ -54,19 +54,18 @@ class Clock:
 def run(game):
     """Play a game in a new window, then print its summary. RuntimeError without a display."""
     window = drawing.Window()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     game.clock.restart()
     play(game, window)
     print(game.summary())
 
 
 def play(game, window):
-    """Play until the window is closed, or Ctrl-C."""
+    """Play until the window is closed, or a signal asks for it (stopping.py)."""
     pg = window.pg
     screen = window.canvas((VIEW, VIEW + PANEL))
     shown = -math.inf
     try:
-        while window.open:
+        while window.open and not stopping.asked():
             for event in window.events():
                 game.handle(event)
                 game.fresh = True  # whatever it was: another window may have covered this one

@@ -1,0 +1,152 @@
+"""Processes that run functions, and that never outlast the program."""
+import collections
+import concurrent.futures
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import queue
+import signal
+import threading
+import time
+import traceback
+
+from .. import stopping
+
+PATIENCE = 0.1  # s between two looks at whether the program shall stop
+
+Worker = collections.namedtuple("Worker", "process connection thread")
+_to_program = None  # in a worker: the connection to the program
+
+
+class Workers(concurrent.futures.Executor):
+    """So many processes, as a concurrent.futures.Executor, for use in a `with` block.
+
+    What a function hands to `report` while it runs stands at once in the list `reported` of its
+    future. After a signal (stopping.py) the processes end at once, and all futures that are not
+    done raise Stopped. Where a process has died, they raise BrokenExecutor. The processes end as
+    well if an error leaves the `with` block, and if the program dies.
+    """
+
+    def __init__(self, count):
+        self.tasks = queue.SimpleQueue()
+        self.workers = []
+        self.broken = None  # or why
+        for _ in range(count):  # all processes before the first thread: forks want no threads
+            ours, theirs = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=_work, args=(theirs,), daemon=True)
+            process.start()
+            theirs.close()
+            thread = threading.Thread(target=self._serve, args=(process, ours), daemon=True)
+            self.workers.append(Worker(process, ours, thread))
+        for worker in self.workers:
+            worker.thread.start()
+
+    def submit(self, function, /, *args, **options):
+        future = concurrent.futures.Future()
+        future.reported = []
+        self.tasks.put((future, (function, args, options)))
+        return future
+
+    def _serve(self, process, connection):
+        """The thread of one process: gives it one task after another."""
+        for future, call in iter(self.tasks.get, None):
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self._ask(process, connection, call, future.reported))
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _ask(self, process, connection, call, reported):
+        """What a process makes of a call (function, args, options)."""
+        try:
+            self._check()
+            connection.send(call)
+            kind, value = self._receive(connection)
+            while kind == "reported":
+                reported.append(value)
+                kind, value = self._receive(connection)
+        except (stopping.Stopped, concurrent.futures.BrokenExecutor):
+            process.kill()
+            raise
+        except (EOFError, OSError):
+            process.join()
+            time.sleep(2 * PATIENCE)  # a signal to the whole group may have reached it first
+            stopping.safe_point()
+            self.broken = self.broken or f"a worker process died ({cause(process.exitcode)})"
+            raise concurrent.futures.BrokenExecutor(self.broken) from None
+        if kind == "error":
+            error, its_traceback = value
+            raise error from RuntimeError(its_traceback)
+        return value
+
+    def _receive(self, connection):
+        """The next (kind, value) from a process. EOFError if it has died."""
+        while not connection.poll(PATIENCE):
+            self._check()
+        return connection.recv()
+
+    def _check(self):
+        """Stopped or BrokenExecutor if there is no point in going on."""
+        stopping.safe_point()
+        if self.broken:
+            raise concurrent.futures.BrokenExecutor(self.broken)
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        """End the processes when all is done that was submitted; this always waits."""
+        for _ in self.workers:
+            self.tasks.put(None)
+        for worker in self.workers:
+            worker.thread.join()
+        for worker in self.workers:
+            worker.process.kill()  # idle by now
+            worker.process.join()
+            worker.connection.close()
+
+    def __exit__(self, kind, error, trace):
+        if kind:
+            for worker in self.workers:
+                worker.process.kill()
+        self.shutdown()
+
+
+def cause(exitcode):
+    """The end of a process in words."""
+    if exitcode == -9:
+        return "signal 9, perhaps because memory ran out"
+    if exitcode is not None and exitcode < 0:
+        return f"signal {-exitcode}"
+    return f"exit status {exitcode}"
+
+
+# ---- in a worker ---------------------------------------------------------------------------------
+
+def _work(connection):
+    """Carry out what the program sends."""
+    global _to_program
+    _to_program = connection
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program decides what a Ctrl-C means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_program, daemon=True).start()
+    with contextlib.suppress(EOFError, ConnectionError, stopping.Stopped):  # the program has ended
+        while True:
+            function, args, options = connection.recv()
+            try:
+                reply = "result", function(*args, **options)
+            except Exception as error:
+                reply = "error", (error, traceback.format_exc())  # which does not travel with it
+            connection.send(reply)
+
+
+def _end_with_the_program():
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def report(value):
+    """In a worker: hand a value to the program before the function has come to its end."""
+    if _to_program:
+        _to_program.send(("reported", value))

@@ -1,0 +1,68 @@
+"""How a command ends: with its work done, with an error in one sentence, or when a signal asks.
+
+An exception in the middle of a physics step or of a file would leave either half done. So Ctrl-C
+(SIGINT), SIGTERM and SIGHUP (the terminal was closed) only set a flag, and work looks at it between
+its pieces. A second Ctrl-C or SIGTERM ends the program at once.
+"""
+import contextlib
+import signal
+import sys
+
+from .progress import fall_silent
+
+_came = []  # the signals that have come
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has asked the program to stop; the message says what is left behind."""
+
+
+def listen():
+    """From now on signals set the flag."""
+    signal.signal(signal.SIGINT, _note)
+    signal.signal(signal.SIGTERM, _note)
+    # Windows has no SIGHUP, and nohup ignores it on purpose
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _note)
+
+
+def _note(number, frame):
+    _came.append(number)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):  # the shell and the system may both tell of a closed terminal
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def asked():
+    """Whether a signal has asked the program to stop."""
+    return bool(_came)
+
+
+def safe_point(message="stopped"):
+    """Work may end here: raises Stopped if a signal has asked for it."""
+    if asked():
+        raise Stopped(message)
+
+
+def run(name, main, *arguments):
+    """Call main(*arguments), the command of that name -> exit status."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # what the terminal cannot show becomes a "?"
+    try:
+        main(*arguments)
+        if sys.stdout:
+            sys.stdout.flush()
+        return 0
+    except BrokenPipeError:  # as of `... | head`: nobody reads on
+        fall_silent()
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        _complain(f"{name}: {str(error) or type(error).__name__}")
+    except KeyboardInterrupt as interrupt:
+        _complain(f"\n{str(interrupt) or 'stopped'}")
+    return 1
+
+
+def _complain(sentence):
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        print(sentence, file=sys.stderr, flush=True)
