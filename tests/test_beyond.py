@@ -44,7 +44,7 @@ def parameters(function):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_sampler_has_the_arguments_of_ancestral_sampling_and_its_options(name):
+def test_a_sampler_has_the_arguments_of_ancestral_sampling_and_options(name):
     function, own = SAMPLERS[name]
     shared = ["schedule", "eps_theta", "x_T", "cond", "rng"]
     assert parameters(function)[:5] == shared
@@ -55,7 +55,7 @@ def test_a_sampler_has_the_arguments_of_ancestral_sampling_and_its_options(name)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_has_the_arguments_of_l_simple_and_samplers_that_exist(name):
+def test_an_objective_has_the_arguments_of_l_simple_and_its_samplers(name):
     objective = OBJECTIVES[name]
     assert parameters(objective.loss)[:7] == parameters(l_simple)
     assert set(objective.samplers) <= set(SAMPLERS)

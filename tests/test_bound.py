@@ -259,7 +259,7 @@ def test_with_a_fixed_variance_the_bound_has_the_gradient_of_l_simple(schedule, 
 
 
 @given(schedules, seeds)
-def test_over_all_timesteps_the_objective_is_the_bound_without_its_last_term(schedule, seed):
+def test_over_all_timesteps_the_objective_is_the_bound_less_its_last_term(schedule, seed):
     """One sample at each t = 1..T: L_vlb = L_0 + .. + L_{T-1}."""
     rng = np.random.default_rng(seed)
     T = schedule.T

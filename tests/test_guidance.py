@@ -220,7 +220,7 @@ def test_what_is_given_stays_and_what_does_not_depend_on_it_is_free(schedule, m,
     assert variance == pytest.approx(variances[-1], abs=1e-9)
 
 
-def test_inpainting_comes_the_closer_to_the_conditional_the_more_it_repeats():
+def test_inpainting_gets_closer_to_the_conditional_the_more_it_repeats():
     """A pair with correlation 0.8: given the first, the second is N(m + 0.8 (first - m'), 0.36)."""
     schedule = cosine_schedule(40)
     mean = np.array([0.2, -0.1])

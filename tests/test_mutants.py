@@ -3,7 +3,7 @@ import mutants
 import pytest
 
 
-def test_there_are_enough_defects_of_every_file_that_the_method_consists_of():
+def test_there_are_enough_defects_of_every_file_of_the_method():
     assert len(mutants.chosen()) >= 200
     method = {"tensor", "layers", "nn", "optim", "diffusion", "demos", "training", "policy"}
     assert set(mutants.MUTANTS) >= method | {"beyond/samplers", "beyond/guidance"}

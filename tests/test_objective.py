@@ -57,7 +57,7 @@ def test_weights_have_mean_one_and_leave_no_timestep_out(schedule, name):
     assert (weight[1:] > 0).all()  # t = T among them
 
 
-def test_a_weight_by_another_name_is_refused_with_the_names_to_choose_from():
+def test_a_weight_by_another_name_is_refused_with_the_names_there_are():
     with pytest.raises(ValueError, match="weight 'snr': choose from uniform, inverse-alpha-bar,"):
         loss_weight(diffusion.cosine_schedule(5), "snr")
 

@@ -77,7 +77,7 @@ def test_past_the_wall_and_up_is_solved(side):
     assert world.position[1] > 0.95
 
 
-def test_an_episode_is_over_after_three_times_the_steps_of_a_demonstration():
+def test_an_episode_is_over_after_three_times_a_demonstration():
     world = started()
     for _ in range(3 * wall.H - 1):
         _, _, terminated, truncated, _ = world.step(np.array([0.0, -1.0]))
@@ -88,7 +88,7 @@ def test_an_episode_is_over_after_three_times_the_steps_of_a_demonstration():
 
 # ---- demonstrations ------------------------------------------------------------------------------
 
-def test_demonstrations_pass_on_both_sides_and_are_solved_by_their_actions():
+def test_demonstrations_pass_on_both_sides_and_their_actions_solve_it():
     data = wall.demonstrations(40, np.random.default_rng(0))
     assert data.episode_ends.tolist() == list(range(wall.H, 40 * wall.H + 1, wall.H))
     assert isinstance(data, demos.Demos)
