@@ -58,14 +58,15 @@ def _table(entry_0, entries):
 
 
 def linear_schedule(T):
-    """beta from 1e-4 to 0.02 in equal steps (Ho, section 4), scaled by 1000/T; at most 0.999.
+    """1 - (1-b)^(1000/T) for b from 1e-4 to 0.02 in equal steps: Ho, section 4, where T = 1000.
 
-    Why scaled: log alpha_bar_T = sum_t log(1 - beta_t), about -sum_t beta_t = -0.01005 T. These
-    numbers were made for T = 1000, where alpha_bar_T = 4e-5: x_T is noise. For T = 100, unscaled,
-    alpha_bar_T = 0.36: x_T still shows x_0, while sampling starts from pure noise, which the
-    network never saw in training. Scaling keeps the sum, whatever T is.
+    Why the power: log alpha_bar_T = sum_t log(1 - beta_t), for beta = b about -0.01005 T. If T is
+    1000, alpha_bar_T is 4e-5: x_T is noise. If T is 100, it is 0.36: x_T still shows x_0, while
+    sampling starts from pure noise, which the network never saw in training. With the power, one
+    step does the work of 1000/T steps, and alpha_bar_T is 4e-5 for any T.
     """
-    return Schedule(np.minimum(np.linspace(1e-4, 0.02, T) * 1000 / T, 0.999))
+    b = np.linspace(1e-4, 0.02, T) if T > 1 else np.array([0.01005])
+    return Schedule(1 - (1 - b) ** (1000 / T))
 
 
 def cosine_schedule(T, s=0.008):
@@ -83,9 +84,9 @@ SCHEDULES = {"cosine": cosine_schedule, "linear": linear_schedule}
 def gather(table, t, x):
     """table[t], in the precision of x and shaped to multiply it.
 
-    (B, 1, 1) for t (B,), a number for one t.
+    (B, 1, 1) for t (B,), a number for one t. float64 where x holds integers.
     """
-    values = np.asarray(table[t], x.dtype)
+    values = np.asarray(table[t], x.dtype if x.dtype.kind in "fc" else np.float64)
     return values.reshape(values.shape + (1,) * (len(x.shape) - 1)) if values.ndim else values
 
 
@@ -207,7 +208,8 @@ def loss_weight(schedule, name):
     """lambda(t) by name as a table (T+1,), scaled to mean one over t = 1..T.
 
     uniform            1: every timestep's eps error counts the same (Ho eq. 14)
-    inverse-alpha-bar  1/alpha_bar_t, at most 1e4: the error of v, the output of the network in nn
+    inverse-alpha-bar  1/alpha_bar_t: the error of v, the output of the network in nn; at most 1e4,
+                       which by the cosine schedule makes t = T count for next to nothing
     min-snr            min(SNR_t, 5)/SNR_t: the x_0 error times its SNR, up to 5 (Hang et al. 2023)
     bound              see bound_weight
     """

@@ -120,9 +120,8 @@ def groupnorm(x, gain, bias, groups, eps=1e-5):
     Mean and variance are over time and the channels of a group. x: (H, B, C); gain, bias: (C,), or
     (B, C), one for each sample: then this is FiLM (Perez et al. 2018) at no cost.
 
-    Fused, both directions come down to x * (B, C) + (B, C): two passes over the big array in place
-    of six. With <> for the group mean, the gradient is
-    gx = (gain g - <gain g> - xhat <gain g xhat>) / sqrt(var + eps).
+    Fused, all that is done to the big arrays is array * (B, C) + (B, C). With <> for the group
+    mean, the gradient is gx = (gain g - <gain g> - xhat <gain g xhat>) / sqrt(var + eps).
     """
     if x.data.ndim != 3 or x.shape[2] % groups:
         raise mismatch(f"groupnorm with {groups} groups", x=x, gain=gain, bias=bias)
@@ -134,21 +133,17 @@ def groupnorm(x, gain, bias, groups, eps=1e-5):
     def over_group(a):  # (B, C) -> the mean over each group, repeated to (B, C)
         return np.repeat(a.reshape(B, groups, -1).sum(2) / n, C // groups, axis=1)
 
-    mean = over_group(np.einsum("hbc->bc", x.data))
-    # E[x^2] - mean^2, exact enough here: the mean of an activation is no larger than its spread
-    var = over_group(np.einsum("hbc,hbc->bc", x.data, x.data)) - mean * mean
-    rstd = (var + eps) ** -0.5
+    centred = x.data - over_group(np.einsum("hbc->bc", x.data))
+    rstd = (over_group(np.einsum("hbc,hbc->bc", centred, centred)) + eps) ** -0.5
     scale = gain.data * rstd
-    y = x.data * scale
-    y += bias.data - mean * scale
+    y = centred * scale
+    y += bias.data
 
     def backward(g):
         gbias = np.einsum("hbc->bc", g)
-        # the sum over time of g xhat
-        ggain = (np.einsum("hbc,hbc->bc", g, x.data) - mean * gbias) * rstd
-        c = over_group(gain.data * ggain) * rstd * rstd
-        gx = x.data * -c
-        gx += mean * c - over_group(gain.data * gbias) * rstd
+        ggain = np.einsum("hbc,hbc->bc", g, centred) * rstd  # the sum over time of g xhat
+        gx = centred * (over_group(gain.data * ggain) * -rstd * rstd)
+        gx -= over_group(gain.data * gbias) * rstd
         gx += g * scale
         return gx, ggain, gbias
     return record(y, (x, gain, bias), backward)

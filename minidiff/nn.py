@@ -94,7 +94,27 @@ def _column(table):
     return table.astype(np.float32)[:, None, None]
 
 
-class MLP:
+class Network:
+    """Weights as one array theta, and params, Tensors by name that are views into it.
+
+    A copy or a pickle keeps them together.
+    """
+
+    def __getstate__(self):
+        layout = {name: (p.data.shape, p.needs_grad) for name, p in self.params.items()}
+        return self.__dict__ | {"params": layout}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self.params, start = {}, 0
+        for name, (shape, needs_grad) in state["params"].items():
+            size = int(np.prod(shape))
+            part = self.theta[start:start + size].reshape(shape)
+            self.params[name] = Tensor(part, needs_grad)
+            start += size
+
+
+class MLP(Network):
     """A residual MLP on the flattened chunk.
 
     Linear; `blocks` times h + Linear SiLU Linear LayerNorm h; then a head of the same layers, which
@@ -129,7 +149,7 @@ class MLP:
         return linear(h, p[f"{i}.2.W"], p[f"{i}.2.b"])
 
 
-class ConvNet:
+class ConvNet(Network):
     """Residual 1-D convolutions along the chunk's time, conditioned by FiLM (Perez et al. 2018).
 
     The context, an embedding of the time embedding and cond, enters twice: it adds a start (H, C)

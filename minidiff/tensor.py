@@ -23,15 +23,17 @@ _open = threading.local()  # each thread has its own open tape
 class Tensor:
     """An array, and the gradient of the loss by it.
 
-    data: ndarray of any shape. needs_grad: gradients flow to (or through) this tensor. grad: None,
-    or an array of the shape of data, to which every `Tape.backward` adds; set it back to None
-    between steps.
+    data: ndarray of any shape, of real or complex floating-point numbers; integers and booleans
+    become float64. needs_grad: gradients flow to (or through) this tensor. grad: None, or an array
+    of the shape of data, to which every `Tape.backward` adds; set it back to None between steps.
     """
     __slots__ = ("data", "grad", "needs_grad")
     __array_ufunc__ = None  # so that `ndarray * Tensor` comes to Tensor.__rmul__
 
     def __init__(self, data, needs_grad=False):
         self.data = np.asarray(data)
+        if self.data.dtype.kind not in "fc":
+            self.data = _floats(self.data)
         self.grad = None
         self.needs_grad = needs_grad
 
@@ -46,6 +48,12 @@ class Tensor:
     __truediv__ = lambda a, b: divide(a, b)
     __rtruediv__ = lambda a, b: divide(b, a)
     __getitem__ = lambda a, index: getitem(a, index)
+
+
+def _floats(data):
+    if data.dtype.kind not in "iub":
+        raise TypeError(f"a Tensor holds numbers, not {data.dtype}")
+    return data.astype(np.float64)
 
 
 class Tape:
@@ -65,11 +73,13 @@ class Tape:
     def backward(self, result, grad=None):
         """Add d(result . grad)/dx to x.grad for every leaf x that needs it; grad is 1 by default.
 
-        Reading empties the tape, which frees each intermediate array as soon as it has served.
+        Reading empties the tape, which frees each intermediate array as soon as it has served. So a
+        tape is read once. ValueError for a result that this tape has not recorded.
         """
-        if not result.needs_grad:
-            raise ValueError("backward: the result does not depend on anything that needs a "
-                             "gradient, or was computed outside this tape")
+        if not any(out is result for out, _, _ in reversed(self._entries)):
+            raise ValueError("backward: this tape has not recorded the result: it was computed "
+                             "outside it, or depends on nothing that needs a gradient, or the "
+                             "tape has been read already")
         result.grad = np.ones_like(result.data) if grad is None else np.asarray(grad, result.dtype)
         while self._entries:
             out, inputs, backward = self._entries.pop()
@@ -79,12 +89,15 @@ class Tape:
                 continue  # this branch does not lead to the result
             for x, g in zip(inputs, backward(grad)):
                 if x.needs_grad:
-                    g = _sum_to(g, x.data.shape)
+                    g = np.asarray(_sum_to(g, x.data.shape), x.data.dtype)
                     # a sum over paths; never in place, since g may be shared
                     x.grad = g if x.grad is None else x.grad + g
 
 
 def record(data, inputs, backward):
+    """The result of an operation, and, on an open tape, the way back to its inputs."""
+    if data.ndim == 0:  # NumPy 1 takes numbers without dimensions as float64
+        data = np.asarray(data, np.result_type(*[x.data.dtype for x in inputs]))
     out = Tensor(data)
     tape = getattr(_open, "tape", None)
     if tape is not None and any([x.needs_grad for x in inputs]):
@@ -106,7 +119,7 @@ def tensor(x, like=None):
     """x as a Tensor; Python numbers take the precision of `like`, so 2 * float32 stays float32."""
     if isinstance(x, Tensor):
         return x
-    if np.isscalar(x) and hasattr(like, "dtype"):
+    if np.isscalar(x) and hasattr(like, "dtype") and like.dtype.kind in "fc":
         return Tensor(np.asarray(x, like.dtype))
     return Tensor(x)
 
@@ -220,10 +233,16 @@ def swapaxes(x, i, j):
 
 
 def getitem(x, index):
-    """x[index] for integers and slices (not arrays of them, which could pick an element twice)."""
+    """x[index], for any index of NumPy's. What is picked twice gets both gradients."""
+    parts = index if isinstance(index, tuple) else (index,)
+    once = all(isinstance(part, (int, slice, type(None), type(Ellipsis))) for part in parts)
+
     def backward(g):
         out = np.zeros_like(x.data)
-        out[index] = g
+        if once:
+            out[index] = g
+        else:
+            np.add.at(out, index, g)
         return out,
     return record(x.data[index], (x,), backward)
 

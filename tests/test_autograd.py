@@ -532,6 +532,76 @@ def test_gradients_add_up_over_two_backward_calls():
     assert x.grad == 7 and kept[0] == 2  # added to, but not in place
 
 
+def test_an_index_that_picks_twice_gets_both_gradients():
+    x = Tensor(np.array([1.0, 2.0, 3.0]), needs_grad=True)
+    with Tape() as tape:
+        y = T.sum(x[[0, 0, 2]] * np.array([1.0, 10.0, 100.0]))
+    tape.backward(y)
+    assert x.grad.tolist() == [11.0, 0.0, 100.0]
+
+
+@pytest.mark.parametrize("index", [
+    1, slice(0, 2), (slice(None), 1), [0, 0], (np.array([1, 1]), np.array([2, 2])),
+    np.array([[0, 2], [2, 2]]), np.array([True, False, True]), (Ellipsis, None), -1], ids=str)
+def test_any_index_has_the_gradient_of_the_complex_step(index):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 4))
+    weight = rng.standard_normal(x[index].shape)
+    leaf = Tensor(x, needs_grad=True)
+    with Tape() as tape:
+        y = T.sum(leaf[index] * leaf[index] * weight)
+    tape.backward(y)
+    expected = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        shifted = x.astype(complex)
+        shifted[i] += 1e-30j
+        expected[i] = (shifted[index] ** 2 * weight).sum().imag / 1e-30
+    np.testing.assert_allclose(leaf.grad, expected, rtol=1e-12)
+
+
+def test_integers_become_floats_and_other_things_are_refused():
+    half = Tensor([1, 2, 3]) * 0.5
+    assert half.data.tolist() == [0.5, 1.0, 1.5] and half.dtype == np.float64
+    assert (np.array([1, 2]) * Tensor(np.float32([0.5, 0.25]))).data.tolist() == [0.5, 0.5]
+    assert T.tensor(0.5, like=np.array([1, 2])).data == 0.5
+    assert Tensor([True, False]).data.tolist() == [1.0, 0.0]
+    for wrong in ("text", [None], np.array(["a"]), np.array([{}])):
+        with pytest.raises(TypeError, match="a Tensor holds numbers, not"):
+            Tensor(wrong)
+
+
+def test_a_tape_is_read_once_and_only_for_what_it_recorded():
+    x = Tensor(np.ones(3), needs_grad=True)
+    with Tape() as tape:
+        y = T.sum(x * x)
+    with Tape() as other:
+        z = T.sum(x * 2.0)
+    tape.backward(y)
+    for wrong in (y, z):  # read already; of another tape
+        with pytest.raises(ValueError, match="this tape has not recorded the result"):
+            tape.backward(wrong)
+    assert x.grad.tolist() == [2.0, 2.0, 2.0]
+    other.backward(z)
+    assert x.grad.tolist() == [4.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("mean, spread", [(100, 0.01), (1000, 1.0), (-30, 0.1), (0, 1e-4)])
+def test_groupnorm_is_right_for_large_means_in_float32(mean, spread):
+    rng = np.random.default_rng(0)
+    x = (mean + spread * rng.standard_normal((16, 4, 8))).astype(np.float32)
+    g = rng.standard_normal(x.shape)
+    results = []
+    for dtype in (np.float32, np.float64):
+        leaf = Tensor(x.astype(dtype), needs_grad=True)
+        with Tape() as tape:
+            y = L.groupnorm(leaf, Tensor(np.ones(8, dtype)), Tensor(np.zeros(8, dtype)), 2)
+        tape.backward(y, g)
+        results.append((y.data, leaf.grad))
+    (y, grad), (exact, exact_grad) = results
+    assert np.abs(y - exact).max() < 5e-3
+    assert np.abs(grad - exact_grad).max() < 5e-3 * np.abs(exact_grad).max()
+
+
 def test_the_gradient_of_the_result_is_one_unless_given():
     x = leaf(1.0, 2.0, 3.0)
     with Tape() as tape:

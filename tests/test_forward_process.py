@@ -1,6 +1,13 @@
 """The forward process (eq. 1-5): single steps compose to the closed form, for every schedule."""
 from minidiff import diffusion
-from minidiff.diffusion import SCHEDULES, q_chain, q_mean_variance, q_sample, q_step
+from minidiff.diffusion import (
+    SCHEDULES,
+    linear_schedule,
+    q_chain,
+    q_mean_variance,
+    q_sample,
+    q_step,
+)
 from minidiff.tensor import Tape, Tensor
 from minidiff.tensor import sum as tensor_sum
 
@@ -158,3 +165,22 @@ def test_the_cosine_schedule_is_that_of_nichol_and_dhariwal(T):
 def test_a_beta_outside_0_to_1_is_refused(beta):
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
         diffusion.Schedule(beta)
+
+
+@pytest.mark.parametrize("T", [1, 2, 3, 10, 100, 1000])
+def test_the_linear_schedule_ends_in_noise_for_any_length(T):
+    assert linear_schedule(T).alpha_bar[-1] == pytest.approx(4e-5, rel=0.05)
+
+
+def test_the_linear_schedule_of_a_thousand_steps_is_that_of_ho():
+    beta = linear_schedule(1000).beta[1:]
+    np.testing.assert_allclose(beta, np.linspace(1e-4, 0.02, 1000), rtol=1e-12)
+
+
+def test_integers_are_noised_as_floats():
+    schedule = linear_schedule(10)
+    x0 = np.array([[[1], [2]]])
+    for t in (3, np.array([3])):
+        exact = q_sample(schedule, x0.astype(float), t, np.ones((1, 2, 1)))
+        np.testing.assert_array_equal(q_sample(schedule, x0, t, np.ones((1, 2, 1))), exact)
+        assert q_mean_variance(schedule, x0, t)[0].dtype == np.float64

@@ -3,12 +3,17 @@
 Networks are rebuilt in float64 with random weights everywhere (a fresh network has zeros that would
 hide mistakes), and compared with plain formulas and with the complex step (see test_autograd.py).
 """
+from minidiff import demos
 from minidiff.diffusion import cosine_schedule
 from minidiff.layers import mse
 from minidiff.nn import EMBEDDING, MLP, NETWORKS, ConvNet, Denoiser, time_embedding
+from minidiff.pusht.features import PUSHT
 from minidiff.tensor import Tape, Tensor
+from minidiff.training import Config, Trainer
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -400,3 +405,34 @@ def test_a_network_with_two_outputs_gives_two_numbers_for_each(name):
     x_t, t, cond = random_batch()
     eps_hat, v = Denoiser(net, ALPHA_BAR, learned=True).with_variance(x_t, t, cond)
     assert eps_hat.shape == v.shape == x_t.shape
+
+
+@pytest.mark.parametrize("net", sorted(NETWORKS))
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy,
+                                    lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copied_network_keeps_its_weights_and_its_parameters_together(net, copied):
+    rng = np.random.default_rng(0)
+    original = NETWORKS[net]((4, 2), 3, rng, 16, 1)
+    twin = copied(original)
+    assert twin.theta.tobytes() == original.theta.tobytes()
+    for name, param in twin.params.items():
+        assert np.shares_memory(param.data, twin.theta), name
+        assert param.needs_grad and param.shape == original.params[name].shape
+    before = twin.params["in.W"].data.copy()
+    twin.theta += 1
+    np.testing.assert_array_equal(twin.params["in.W"].data, before + 1)
+
+
+def test_a_copied_trainer_goes_on_to_the_same_weights(arrays):
+    data = demos.check(arrays, PUSHT)
+    trainer = Trainer(Config(width=16, blocks=1, T=6, steps=12, batch=8), PUSHT, data)
+    for _ in range(4):
+        trainer.step()
+    twins = [copy.deepcopy(trainer), pickle.loads(pickle.dumps(trainer))]
+    for run in (trainer, *twins):
+        for _ in run:
+            pass
+    for twin in twins:
+        assert twin.optimiser.theta is twin.net.theta
+        assert twin.net.theta.tobytes() == trainer.net.theta.tobytes()
+        assert twin.optimiser.ema.tobytes() == trainer.optimiser.ema.tobytes()
