@@ -1,8 +1,8 @@
 """minidiff: denoising diffusion probabilistic models (DDPM) for robot policies, in NumPy alone.
 
-The path, to be read in this order: __main__ (the method in ten seconds), tensor, layers, nn, optim,
-diffusion, demos, training, policy; wall is a small task from end to end. Other samplers, guidance
-and baselines are in minidiff.beyond, the task PushT in minidiff.pusht.
+The path, to be read in this order: __main__ (the method in ten seconds), tensor, layers,
+diffusion, nn, optim, demos, training, policy; wall is a small task from end to end. Other samplers,
+guidance and baselines are in minidiff.beyond, the task PushT in minidiff.pusht.
 """
 import os
 

@@ -20,7 +20,7 @@ class Task(NamedTuple):
     features(obs, frame): observations (B, obs_horizon, S) -> features (B, F), in any units.
     frame(obs): where actions are measured: from the origin (B, D), along the axes (B, D, D), whose
         columns are orthonormal. Where a task stays the same when it is moved, turned or mirrored,
-        let the frame move along: what is learned in one place then holds in all.
+        a frame that moves with it makes the policy equivariant.
     state_range, action_range: arrays (S, 2), (D, 2), the least and largest number that make sense.
     """
     name: str
@@ -151,18 +151,18 @@ def join(parts):
 # ---- from rows to what a network is trained on ---------------------------------------------------
 
 def windows(demos, obs_horizon, pred_horizon):
-    """Every row t as a training pair: observations t-obs_horizon+1..t, actions t..t+pred_horizon-1.
+    """Every row i as a training pair: observations i-obs_horizon+1..i, actions i..i+pred_horizon-1.
 
     At an episode's edges the first observation and the last action repeat.
     Returns obs (N, obs_horizon, S) and actions (N, pred_horizon, D).
     """
     ends = demos.episode_ends
     starts = np.concatenate([[0], ends[:-1]])
-    t = np.arange(ends[-1])[:, None]
-    first = np.repeat(starts, ends - starts)[:, None]  # (N, 1), of the episode that row t is in
+    i = np.arange(ends[-1])[:, None]
+    first = np.repeat(starts, ends - starts)[:, None]  # (N, 1), of the episode that row i is in
     last = np.repeat(ends, ends - starts)[:, None] - 1
-    obs = demos.state[np.maximum(t + np.arange(1 - obs_horizon, 1), first)]
-    actions = demos.action[np.minimum(t + np.arange(pred_horizon), last)]
+    obs = demos.state[np.maximum(i + np.arange(1 - obs_horizon, 1), first)]
+    actions = demos.action[np.minimum(i + np.arange(pred_horizon), last)]
     return obs, actions
 
 

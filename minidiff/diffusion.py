@@ -1,12 +1,12 @@
 """The paper: noise schedule, forward process, objective, reverse process, variational bound.
 
 One convention everywhere: t runs 1..T as in the paper, and every table has T+1 entries with
-alpha_bar[0] = 1. So the code reads alpha_bar[t] and alpha_bar[t-1], and no index is ever shifted.
+alpha_bar[0] = 1, so that table[t] belongs to timestep t.
 "Eq." numbers are those of the table in the README. Ho = Ho, Jain & Abbeel 2020 (DDPM).
 
-Shapes, in every function: x0, x_t, eps are (B, H, D): batch, horizon, action dimension. t is an int
-array (B,), or one int for the whole batch, in 1..T. Tables are float64; results have the precision
-of x. x0 may be an array or a Tensor.
+Shapes: x0, x_t, eps are (B, H, D): batch, horizon, action dimension. t is an int array (B,), or one
+int for the whole batch, in 1..T (p_sample takes one int). Tables are float64; results have the
+precision of x. x0 may be an array or a Tensor.
 """
 import numpy as np
 
@@ -22,7 +22,7 @@ class Schedule:
     Eq. 3: alpha_t = 1 - beta_t,   alpha_bar_t = prod_{s<=t} alpha_s.
 
     beta: (T,), each strictly between 0 and 1, else ValueError. All tables are (T+1,) and read
-    table[t]; entry 0 says "no noise yet".
+    table[t]; entry 0 is the data without noise.
     """
 
     def __init__(self, beta):
@@ -45,10 +45,10 @@ class Schedule:
         self.c_x0 = _table(1, np.sqrt(self.alpha_bar[t - 1]) * beta / (1 - self.alpha_bar[t]))
         self.c_xt = _table(0, np.sqrt(self.alpha[t]) * remaining)
         self.log_beta = _table(-np.inf, np.log(beta))
-        # beta_tilde_1 = 0 has no logarithm: that of t = 2 stands there (Nichol & Dhariwal 2021)
+        # beta_tilde_1 = 0 has no logarithm: the one of t = 2 is used (Nichol & Dhariwal 2021)
         floor = self.beta_tilde[min(2, self.T)] or beta[0]
         self.log_beta_tilde = np.log(np.where(self.beta_tilde > 0, self.beta_tilde, floor))
-        # entropy of the posterior, in nats for each number of x_{t-1}; x_0 given x_0 has none
+        # entropy of the posterior, in nats for each number of x_{t-1}; at t = 1 see bound_term
         self.posterior_entropy = 0.5 * (np.log(2 * np.pi) + 1 + self.log_beta_tilde)
         self.posterior_entropy[:2] = 0
 
@@ -109,8 +109,8 @@ def q_chain(schedule, x0, rng):
 def q_mean_variance(schedule, x0, t):
     """Eq. 4: mean and variance of q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, (1-alpha_bar_t) I).
 
-    By induction over eq. 1. At t = 0 it holds: mean x_0, variance 0. If it holds at t-1, one step
-    multiplies the mean by sqrt(alpha_t) and the variance by alpha_t, and adds beta_t:
+    By induction on t, with eq. 1. At t = 0 it holds: mean x_0, variance 0. If it holds at t-1, one
+    step multiplies the mean by sqrt(alpha_t) and the variance by alpha_t, and adds beta_t:
 
         mean      sqrt(alpha_t) sqrt(alpha_bar_{t-1}) x_0 = sqrt(alpha_bar_t) x_0
         variance  alpha_t (1 - alpha_bar_{t-1}) + beta_t = alpha_t - alpha_bar_t + 1 - alpha_t
@@ -129,20 +129,23 @@ def q_sample(schedule, x0, t, eps):
 def q_posterior(schedule, x0, x_t, t):
     """Mean and variance of q(x_{t-1} | x_t, x_0), a Gaussian by Bayes' rule (Ho eq. 6-7).
 
-    Write x for x_{t-1} and a for alpha_bar_{t-1}. Up to a constant, -2 log of
-    q(x_t | x) q(x | x_0) is, by eq. 1 and 4,
+    Write x for x_{t-1} and a for alpha_bar_{t-1}, and let t > 1. Given x, x_t does not depend on
+    x_0 (eq. 2), so the posterior is proportional to q(x_t | x) q(x | x_0). By eq. 1 and 4, -2 log
+    of this product is, per number and up to a constant,
 
         (x_t - sqrt(alpha_t) x)^2 / beta_t + (x - sqrt(a) x_0)^2 / (1-a)
 
-    Complete the square. The factor of x^2 is the inverse of the variance, beta_tilde_t:
+    Complete the square. The coefficient of x^2 is 1/beta_tilde_t, the inverse of the variance:
 
         alpha_t/beta_t + 1/(1-a) = (alpha_t (1-a) + beta_t) / (beta_t (1-a))
         beta_tilde_t = beta_t (1-a) / (1-alpha_bar_t),   as alpha_t (1-a) + beta_t = 1-alpha_bar_t
 
-    The factor of -2x is sqrt(alpha_t) x_t / beta_t + sqrt(a) x_0 / (1-a); times beta_tilde_t it is
-    the mean:
+    The coefficient of -2x is sqrt(alpha_t) x_t / beta_t + sqrt(a) x_0 / (1-a); times beta_tilde_t
+    it is the mean:
 
         mean = sqrt(a) beta_t / (1-alpha_bar_t) x_0 + sqrt(alpha_t) (1-a) / (1-alpha_bar_t) x_t
+
+    At t = 1, a = 1 and x_{t-1} is x_0 itself: the two formulas give variance 0 and mean x_0.
     """
     mean = gather(schedule.c_x0, t, x_t) * x0 + gather(schedule.c_xt, t, x_t) * x_t
     return mean, gather(schedule.beta_tilde, t, x_t)
@@ -169,7 +172,13 @@ def score_from_eps(schedule, t, eps):
     """Eq. 13: grad_{x_t} log q(x_t | x_0) = -eps / sqrt(1-alpha_bar_t).
 
     log q(x_t | x_0) = -|x_t - sqrt(alpha_bar) x_0|^2 / (2 (1-alpha_bar)) + const, and the numerator
-    is |sqrt(1-alpha_bar) eps|^2. So to predict the noise is to match the score.
+    is |sqrt(1-alpha_bar) eps|^2. The score of the noisy data follows from q(x_t) = int q(x_0)
+    q(x_t | x_0) dx_0: differentiate and divide by q(x_t),
+
+        grad log q(x_t) = E[grad log q(x_t | x_0) | x_t] = -E[eps | x_t] / sqrt(1-alpha_bar_t)
+
+    E[eps | x_t] minimises the squared error of eq. 11, so this score is estimated by
+    -eps_theta / sqrt(1-alpha_bar_t).
     """
     return eps / -gather(schedule.noise, t, eps)
 
@@ -184,10 +193,10 @@ def sample_t(schedule, batch, rng):
 def bound_weight(schedule, variance="beta"):
     """lambda(t) = beta_t^2 / (2 sigma_t^2 alpha_t (1-alpha_bar_t)), a table (T+1,) (Ho eq. 12).
 
-    From the bound to the eps error: for t > 1 a term of the bound is a KL between two Gaussians,
-    q(x_{t-1} | x_t, x_0) and p_theta with variance sigma_t^2. All that depends on theta in it is
-    |mean difference|^2 / (2 sigma_t^2). Both means are c_x0 x_0 + c_xt x_t, one with the true x_0,
-    one with the predicted x_0, so their difference is c_x0 d x_0 and (see x0_from_eps)
+    From the bound to the eps error: a term of the bound (see bound_term) depends on theta only
+    through |mean difference|^2 / (2 sigma_t^2), between the posterior's mean and p_theta's. Both
+    means are c_x0 x_0 + c_xt x_t, one with the true x_0, one with the predicted x_0, so their
+    difference is c_x0 d x_0 and, by x0_from_eps and alpha_bar_t = alpha_t alpha_bar_{t-1},
 
         c_x0^2 |d x_0|^2 = alpha_bar_{t-1} beta_t^2 / (1-alpha_bar_t)^2 |d eps|^2 / SNR_t
                          = beta_t^2 / (alpha_t (1-alpha_bar_t)) |d eps|^2
@@ -196,7 +205,7 @@ def bound_weight(schedule, variance="beta"):
     """
     t = slice(1, None)
     sigma2 = fixed_variance(schedule, variance)[t]
-    with np.errstate(divide="ignore"):  # beta_tilde_1 = 0: the last step has an infinite density
+    with np.errstate(divide="ignore"):  # beta_tilde_1 = 0: the weight at t = 1 is infinite
         denominator = 2 * sigma2 * schedule.alpha[t] * (1 - schedule.alpha_bar[t])
         return _table(0, schedule.beta[t]**2 / denominator)
 
@@ -206,6 +215,8 @@ WEIGHTS = ("uniform", "inverse-alpha-bar", "min-snr", "bound")
 
 def loss_weight(schedule, name):
     """lambda(t) by name as a table (T+1,), scaled to mean one over t = 1..T.
+
+    The scale sets the unit of the loss only: Adam does not depend on it.
 
     uniform            1: every timestep's eps error counts the same (Ho eq. 14)
     inverse-alpha-bar  1/alpha_bar_t: the error of v, the output of the network in nn; at most 1e4,
@@ -242,14 +253,16 @@ def l_simple(schedule, eps_theta, x0, t, eps, cond, weight):
 def fixed_variance(schedule, variance):
     """The table (T+1,) of a Sigma_theta that is not learned: "beta" or "beta-tilde".
 
-    The best variance around the ideal mean is beta_tilde_t + c_x0^2 Var(x_0 | x_t): what the
-    posterior leaves open, plus what is not known of x_0. Its two limits:
+    The best p_theta has the mean and variance of q(x_{t-1} | x_t). By the law of total variance,
+    over x_0 given x_t, this variance is the posterior's plus that of the posterior's mean:
+    beta_tilde_t + c_x0^2 Var(x_0 | x_t). Its two limits:
 
         x_0 one point     Var(x_0 | x_t) = 0                 sigma^2 = beta_tilde_t
         x_0 ~ N(0, I)     Var(x_0 | x_t) = 1-alpha_bar_t     sigma^2 = beta_t
 
     In the second, with a for alpha_bar_{t-1}: beta (1-a + a beta) / (1-alpha_bar_t) = beta, as
-    a (1-beta) = alpha_bar_t. For data in between, the best variance lies in between.
+    a (1-beta) = alpha_bar_t. For data with E[x_0^2] <= 1 its mean over x_t lies between the two:
+    the estimate sqrt(alpha_bar_t) x_t of x_0 has a mean squared error of at most 1-alpha_bar_t.
     """
     if variance == "beta":
         return schedule.beta
@@ -259,7 +272,9 @@ def fixed_variance(schedule, variance):
 
 
 def mean_from_eps(schedule, eps_hat, x_t, t, clip=None):
-    """mu_theta: the posterior's mean at the predicted x_0 (Ho eq. 11).
+    """mu_theta: the posterior's mean at the predicted x_0 (Ho eq. 11). Without clip it equals
+
+        (x_t - beta_t / sqrt(1-alpha_bar_t) eps_hat) / sqrt(alpha_t)
 
     clip bounds the predicted x_0 to [-clip, clip]: near t = T a small error of eps is a large one
     of x_0.
@@ -299,9 +314,9 @@ def prior(shape, rng, dtype=np.float32):
 def p_sample(schedule, eps_theta, x_t, t, cond, rng, variance="beta-tilde", clip=None):
     """A sample of p_theta(x_{t-1} | x_t), a Tensor: mean + sigma z, z ~ N(0, I) (Ho, algorithm 2).
 
-    The last step, t = 1, takes the mean, which is the predicted x_0 (c_x0 = 1, c_xt = 0), and adds
-    no noise: its posterior variance beta_tilde_1 is 0, as x_0 is known given x_0, and the noise of
-    another sigma would only blur a finished sample.
+    t: one int. The last step, t = 1, returns the mean, which is the predicted x_0 (c_x0 = 1,
+    c_xt = 0). It adds no noise: with sigma^2 = beta_tilde_1 there is none, and for any other sigma
+    DDPM leaves it out too, so that samples are not noisy. The bound keeps it (see bound_term).
     """
     mean, sigma2 = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance, clip)
     if t == 1:
@@ -312,7 +327,7 @@ def p_sample(schedule, eps_theta, x_t, t, cond, rng, variance="beta-tilde", clip
 def ancestral_sampling(schedule, eps_theta, x_T, cond, rng, variance="beta-tilde", clip=None):
     """Eq. 14: from x_T through the learned transitions down to x_0; yields x_T, x_{T-1}, .., x_0.
 
-    If x_T is a Tensor, so is all that comes out, and x_0 can be differentiated through the chain.
+    If x_T is a Tensor, so are all x_t, and x_0 can be differentiated through the chain.
     """
     x = x_T
     yield x
@@ -336,8 +351,16 @@ def bound_term(schedule, eps_theta, x0, x_t, t, cond, variance="beta"):
     -E_q[log p_theta(x_{t-1} | x_t)] less the entropy of q(x_{t-1} | x_t, x_0), which is
 
         t = 2..T:  L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t))
-        t = 1:     L_0 = -log p_theta(x_0 | x_1), as x_0 is known; with the variance beta-tilde,
-                   which is 0 there, it has no value
+        t = 1:     L_0 = -log p_theta(x_0 | x_1), from which no entropy is subtracted. It is
+                   undefined for "beta-tilde", which is 0 there
+
+    Where the terms come from: the bound is E_q[log q(x_{1:T} | x_0) - log p_theta(x_{0:T})]. For
+    t > 1, Bayes' rule (see q_posterior) gives
+
+        q(x_t | x_{t-1}) = q(x_{t-1} | x_t, x_0) q(x_t | x_0) / q(x_{t-1} | x_0)
+
+    In the product over t = 1..T the last two factors telescope to q(x_T | x_0). What is left are
+    L_T = KL(q(x_T | x_0) || p(x_T)) and the terms above (Ho, appendix A).
     """
     mean, sigma2 = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance)
     return _bound_term(schedule, mean, sigma2, x0, x_t, t)
@@ -352,10 +375,12 @@ def _bound_term(schedule, mean, sigma2, x0, x_t, t):
 
 
 def variational_bound(schedule, eps_theta, x0, cond, rng, variance="beta"):
-    """Eq. 10: terms [L_0, .., L_{T-1}, L_T] (T+1,) whose sum bounds -log p_theta(x_0).
+    """Eq. 10: terms [L_0, .., L_{T-1}, L_T] (T+1,) whose sum bounds -log p_theta(x_0) from above.
 
-    In nats for each number of x_0, averages over the batch, with one sample of x_t for every term
-    and sample. L_T = KL(q(x_T | x_0) || p(x_T)).
+    By Jensen's inequality: -log p_theta(x_0) = -log E_q[p_theta(x_{0:T}) / q(x_{1:T} | x_0)]
+    <= E_q[log q(x_{1:T} | x_0) - log p_theta(x_{0:T})], which bound_term splits by t.
+
+    In nats per number of x_0: means over the batch, with one sample of x_t for each term and x_0.
 
     Eq. 8: in expectation over x_0 the sum is KL(q(x_{0:T}) || p_theta(x_{0:T})) plus the entropy of
     q(x_0). No model can change the entropy: to lower the bound is to lower the divergence, and the
@@ -372,8 +397,8 @@ def variational_bound(schedule, eps_theta, x0, cond, rng, variance="beta"):
 def l_vlb(schedule, eps_theta, x0, t, eps, cond, weight=None, variance="learned"):
     """Eq. 10 as an objective: T E_t[L_{t-1}] for t as in eq. 12, which is L_0 + .. + L_{T-1}.
 
-    L_T has no theta. With a fixed variance its gradient is that of L_simple under `bound_weight`.
-    `weight` is not used: the bound has its own. Returns a Tensor with one number.
+    L_T does not depend on theta. With a fixed variance the gradient is T times that of L_simple
+    with lambda = `bound_weight`. `weight` is not used. Returns a Tensor with one number.
     """
     x_t = q_sample(schedule, x0, t, eps)
     terms = bound_term(schedule, eps_theta, x0, x_t, t, cond, variance)
@@ -383,8 +408,8 @@ def l_vlb(schedule, eps_theta, x0, t, eps, cond, weight=None, variance="learned"
 def l_hybrid(schedule, eps_theta, x0, t, eps, cond, weight, share=1e-3):
     """L_simple + share L_vlb (Nichol & Dhariwal 2021, eq. 16). Returns a Tensor with one number.
 
-    eps_theta learns from the first term alone, the learned variance from the second: no gradient
-    flows there to the mean.
+    The mean is learned from the first term alone, the variance from the second, in which eps_hat is
+    held constant.
     """
     x_t = q_sample(schedule, x0, t, eps)
     eps_hat, v = eps_theta.with_variance(x_t, t, cond)

@@ -42,21 +42,22 @@ class Denoiser:
 
         eps_theta = sqrt(1-alpha_bar) x_t + sqrt(alpha_bar) F(c_in x_t, t, cond)
 
-    Why this output: put eq. 5 for x_t and solve for what F must be to give the true noise,
+    Output: for eps_theta to be the true noise, F must be, with eq. 5 put in for x_t,
 
         F = (eps - sqrt(1-alpha_bar) x_t) / sqrt(alpha_bar)
-          = sqrt(alpha_bar) eps - sqrt(1-alpha_bar) x_0 = v        (v-prediction, Salimans & Ho
-          2022)
+          = sqrt(alpha_bar) eps - sqrt(1-alpha_bar) x_0 = v  (v-prediction, Salimans & Ho 2022)
 
-    For x_0 of variance 1 this target has variance alpha_bar + 1 - alpha_bar = 1 at every t, and
-    ||eps - eps_theta||^2 / alpha_bar is exactly ||v - F||^2. Without it, near t = T, F would have
-    to copy x_t, which is almost the noise itself, to a precision that shrinks with alpha_bar.
+    For x_0 with E[x_0^2] = 1 this target has E[v^2] = alpha_bar + 1 - alpha_bar = 1 at every t, and
+    ||eps - eps_theta||^2 / alpha_bar = ||v - F||^2. Without it F would have to reproduce x_t near
+    t = T: eps = (x_t - sqrt(alpha_bar) x_0) / sqrt(1-alpha_bar), and all that tells of x_0 is a
+    residual of size sqrt(alpha_bar).
 
-    Why this input: c_in = sqrt(alpha_bar) / (alpha_bar + 4 (1-alpha_bar)). The best linear guess of
-    x_0 from x_t, for x_0 of standard deviation s, is sqrt(alpha_bar) s^2 x_t / (alpha_bar s^2 + 1 -
-    alpha_bar); s = 1/2 gives c_in x_t. Actions have a standard deviation of 1; given the
-    observation, a regression leaves 0.34 to 0.63 of it, on scripted and on held-out human
-    demonstrations of PushT.
+    Input: c_in x_t, the best linear estimate of x_0 from x_t, for x_0 of mean 0 and standard
+    deviation s = 1/2. For any s, as Cov(x_0, x_t) = sqrt(alpha_bar) s^2 and Var(x_t) =
+    alpha_bar s^2 + 1 - alpha_bar, it is sqrt(alpha_bar) s^2 x_t / (alpha_bar s^2 + 1 - alpha_bar).
+    So F sees x_t where it says something about x_0, and 0 where it is pure noise. (Karras et al.
+    scale the input to variance 1.) s is what is left of x_0 when the observation is known: a
+    regression leaves 0.34 of the scripted demonstrations of PushT, 0.63 of held-out human ones.
 
     precondition=False: eps_theta = F(x_t, t, cond). `learned`: F has two outputs for each number,
     the second one for the variance (see diffusion.learned_variance).
@@ -72,7 +73,7 @@ class Denoiser:
         self.c_in = _column(np.sqrt(alpha_bar) / (alpha_bar + 4 * (1 - alpha_bar)))
 
     def __call__(self, x_t, t, cond):
-        """x_t: (B, H, D), t: (B,) or one int, cond: (B, F) -> (B, H, D)."""
+        """x_t: (B, H, D), t: (B,) or one int, cond: (B, C) -> (B, H, D)."""
         return self.with_variance(x_t, t, cond)[0]
 
     def with_variance(self, x_t, t, cond):
@@ -80,10 +81,12 @@ class Denoiser:
         x_t = tensor(x_t)
         D = x_t.shape[2]
         embedding = np.broadcast_to(self.embedding[t], (len(x_t.data), EMBEDDING))
-        F = self.net(x_t * self.c_in[t] if self.precondition else x_t, embedding, cond)
+        scaled = x_t * self.c_in[t] if self.precondition else x_t
+        F = self.net(scaled, embedding, cond)
         v = None
         if self.learned:
-            F, v = F[..., :D], F[..., D:] * 0.5 + 0.5
+            v = F[..., D:] * 0.5 + 0.5  # outputs -1 and 1 stand for beta_tilde and beta
+            F = F[..., :D]
         if self.precondition:
             return x_t * self.noise[t] + F * self.signal[t], v
         return F, v
@@ -117,9 +120,9 @@ class Network:
 class MLP(Network):
     """A residual MLP on the flattened chunk.
 
-    Linear; `blocks` times h + Linear SiLU Linear LayerNorm h; then a head of the same layers, which
-    is not a residual. x_shape: (H, D); the output is (B, H, outputs D). The last Linear of a block
-    starts at zero, so that every block begins as the identity.
+    Linear; `blocks` times h <- h + Linear(SiLU(Linear(LayerNorm(h)))); then a head of the same
+    layers, which is not a residual. x_shape: (H, D); the output is (B, H, outputs D). The last
+    Linear of a block starts at zero, so that every block begins as the identity.
     """
 
     def __init__(self, x_shape, cond_dim, rng, width=256, blocks=3, outputs=1):
@@ -152,9 +155,9 @@ class MLP(Network):
 class ConvNet(Network):
     """Residual 1-D convolutions along the chunk's time, conditioned by FiLM (Perez et al. 2018).
 
-    The context, an embedding of the time embedding and cond, enters twice: it adds a start (H, C)
-    to the first layer, and it gives gain and bias of each norm. Inside, arrays are (H, B, C), time
-    first (see layers.conv1d). Blocks begin as the identity, FiLM as gain 1 and bias 0.
+    The context, an embedding of the time embedding and cond, enters twice: it adds (H, C) to the
+    output of the first layer, and it gives gain and bias of each norm inside a block. Arrays are
+    (H, B, C), time first (see layers.conv1d). Blocks begin as the identity.
     """
 
     def __init__(self, x_shape, cond_dim, rng, width=64, blocks=3, outputs=1,

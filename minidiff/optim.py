@@ -23,10 +23,11 @@ class AdamW:
         m     <- b1 m + (1-b1) grad                         m_hat = m / (1-b1^n)
         v     <- b2 v + (1-b2) grad^2                       v_hat = v / (1-b2^n)
         theta <- theta - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay theta)
-        ema   <- d ema + (1-d) theta,   d = min(ema_decay, (1+n)/(10+n)): it soon forgets the start
+        ema   <- d ema + (1-d) theta,   d = min(ema_decay, (1+n)/(10+n)): early averages forget the
+        initial weights
 
     theta: the flat array of a network's parameters, changed in place. n counts the updates from 1.
-    Block by block and in place: half the time of these four lines over whole arrays.
+    Block by block and in place, which takes two thirds of the time of these lines as written.
     """
 
     def __init__(self, theta, weight_decay=1e-4, betas=(0.9, 0.999), eps=1e-8, ema_decay=0.999):
@@ -72,7 +73,8 @@ def flat_gradient(params):
     """A network's gradients as one flat array, in the order of theta; the network forgets them."""
     grads = []
     for p in params.values():
-        grads.append(np.zeros(p.data.size, p.dtype) if p.grad is None else p.grad.ravel())
+        grad = np.zeros_like(p.data) if p.grad is None else p.grad
+        grads.append(grad.ravel())
         p.grad = None
     return np.concatenate(grads)
 

@@ -1,6 +1,6 @@
 """The receding-horizon policy: observe, plan a chunk of actions, carry out the first few, repeat.
 
-A plan is a sampled chunk: x_0 ~ p_theta( . | features of the observations), in the task's units.
+A plan is a sampled chunk: x_0 ~ p_theta(x_0 | features of the observations), in the task's units.
 """
 import dataclasses
 import functools
@@ -66,7 +66,7 @@ def history(seen, count):
 
 
 def run_episode(policy, env, rng, seed=None, options=None, decide=None):
-    """Observe, plan, act, until the world says that the episode is over.
+    """Observe, plan, act, until the environment ends the episode.
 
     env: reset(seed=, options=) -> obs, info; step(action) -> obs, reward, terminated, truncated,
     info (as Gymnasium has them). decide(env, obs (obs_horizon, S), rng) -> actions (H, D) replaces
@@ -117,7 +117,7 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     schedule, eps_theta = build(config, task, len(normaliser.mean), np.random.default_rng(0))
     theta = eps_theta.net.theta
     if theta.shape != arrays["ema"].shape or not np.allclose(schedule.beta[1:], arrays["beta"]):
-        raise ValueError("the schedule or the weights do not fit the config that stands with them")
+        raise ValueError("the schedule or the weights do not fit the config in the same file")
     theta[:] = arrays["ema"]
     for param in eps_theta.net.params.values():
         param.needs_grad = False  # from here on gradients go to samples, not to weights

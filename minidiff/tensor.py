@@ -6,12 +6,12 @@ operation. While a `Tape` is open, it keeps these functions in the order of comp
 `tape.backward(loss)` calls them from the last to the first:
 
     with Tape() as tape:
-        loss = sum((x * w - y) * (x * w - y))
+        loss = tn.sum((x * w - y) * (x * w - y))
     tape.backward(loss)                       # now w.grad holds dloss/dw
 
 Outside a tape nothing is recorded: sampling costs no more than its arithmetic. There is no
 recursion, so depth is limited by memory alone. The precision is that of the inputs: float32 to
-train, float64 to prove.
+train, float64 in the tests.
 """
 import threading
 
@@ -21,7 +21,7 @@ _open = threading.local()  # each thread has its own open tape
 
 
 class Tensor:
-    """An array, and the gradient of the loss by it.
+    """An array, and the gradient of the loss with respect to it.
 
     data: ndarray of any shape, of real or complex floating-point numbers; integers and booleans
     become float64. needs_grad: gradients flow to (or through) this tensor. grad: None, or an array
@@ -73,7 +73,7 @@ class Tape:
     def backward(self, result, grad=None):
         """Add d(result . grad)/dx to x.grad for every leaf x that needs it; grad is 1 by default.
 
-        Reading empties the tape, which frees each intermediate array as soon as it has served. So a
+        This empties the tape, which frees each intermediate array as soon as it has served. So a
         tape is read once. ValueError for a result that this tape has not recorded.
         """
         if not any(out is result for out, _, _ in reversed(self._entries)):
@@ -131,10 +131,8 @@ def stop_gradient(x):
 
 def elementwise(name, f, a, b):
     """Both operands as Tensors, and f of their data with NumPy's broadcasting."""
-    if not isinstance(a, Tensor):
-        a = tensor(a, like=b)
-    if not isinstance(b, Tensor):
-        b = tensor(b, like=a)
+    a = tensor(a, like=b)
+    b = tensor(b, like=a)
     try:
         return a, b, f(a.data, b.data)
     except ValueError:

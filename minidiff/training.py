@@ -51,7 +51,7 @@ class Config:
     schedule: str = option("cosine", "noise schedule", choices=tuple(SCHEDULES))
     T: int = option(100, "diffusion steps", least=1)
     weight: str = option("inverse-alpha-bar", "lambda(t) of L_simple", choices=WEIGHTS)
-    drop_cond: float = option(0.0, "share of the windows that are shown no observation, "
+    drop_cond: float = option(0.0, "share of the windows whose features are set to 0, "
                                    "for classifier-free guidance", least=0, below=1)
     steps: int = option(5000, "gradient steps: the budget", least=1)
     batch: int = option(256, "windows in a gradient step", least=1)
@@ -119,7 +119,7 @@ class Trainer:
         points = min(POINTS, config.steps)
         self.loss_by_t = np.full((points, QUARTERS), np.nan, np.float32)
         self.n = 0
-        self.cpu_before = -time.process_time()  # CPU seconds of earlier sessions
+        self.cpu_before = -time.process_time()  # so that cpu_seconds() starts at 0
         keep_freed_memory()
 
     def __iter__(self):
@@ -158,7 +158,7 @@ class Trainer:
     def record_loss_by_t(self, batch=256):
         """At POINTS of the steps: L_simple over each quarter of the chain, always on one sample."""
         points = len(self.loss_by_t)
-        due = self.n * points % self.config.steps < points
+        due = self.n * points % self.config.steps < points  # once in each of `points` equal parts
         if self.loss not in (l_simple, l_hybrid) or not due:
             return
         rng = np.random.default_rng(self.config.seed)
@@ -181,7 +181,7 @@ class Trainer:
                 "v": self.optimiser.v, "loss_by_t": self.loss_by_t}
 
     def restore(self, arrays, meta):
-        """Go on where the file of policy.save was written: to the same weights in the end.
+        """Continue a saved run, which ends in the same weights.
 
         ValueError where it belongs to other demonstrations.
         """

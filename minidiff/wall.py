@@ -46,7 +46,7 @@ def demonstrations(episodes, rng):
 
 
 class World:
-    """reset and step as Gymnasium has them. An action is where to go; the wall ends the episode."""
+    """reset and step as Gymnasium has them. An action is where to go; touching the wall ends it."""
 
     def reset(self, *, seed=None, options=None):
         self.position = np.random.default_rng(seed).normal((0, -1), 0.05)
@@ -62,7 +62,7 @@ class World:
         x = np.interp(0, [before[1], self.position[1]], [before[0], self.position[0]])
         hit = crossed and abs(x) < WALL
         solved = not hit and self.position[1] > 0.95
-        return self.position, float(solved), hit or solved, self.steps >= 3 * H, {"x": x}
+        return self.position, float(solved), hit or solved, self.steps >= 3 * H, {}
 
 
 def main(episodes=100):

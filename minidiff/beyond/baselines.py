@@ -1,4 +1,4 @@
-"""What diffusion is compared with: other ways to learn a plan from an observation, and none at all.
+"""What diffusion is compared with: other ways to learn a plan from an observation.
 
 The same network on the same features. It is shown no noise: x_t is 0 and t is 0, so eps_theta.net
 is a function of the observation alone.

@@ -1,8 +1,8 @@
 """Steering after training: where a plan should lie, what it should avoid, which part is given.
 
 Conditioning on the observation is learned (nn.py). What is here is added when samples are drawn.
-Two wrap eps_theta and are another eps_theta, which any sampler takes: by eq. 13, to add to the
-noise is to add to the score.
+Two wrap eps_theta and are another eps_theta, which any sampler takes: by eq. 13, what is added to
+eps is subtracted from the score.
 
     ClassifierFree    the observation counts more than it did in training
     CostGuided        samples of low cost, by the gradient of the cost through our own autograd
@@ -42,8 +42,8 @@ class CostGuided:
     """eps = eps_theta + sqrt(1-alpha_bar_t) scale grad_{x_t} cost(x_0), the score less a gradient.
 
     x_0 is predicted from x_t; cost takes it, a Tensor (B, H, D), and gives a Tensor whose sum
-    counts. The law aimed at is q(x_0) exp(-scale cost(x_0)). It is hit exactly where the cost is
-    linear and q(x_0 | x_t) has the same spread for every x_t, as for Gaussian data.
+    counts. The target distribution is q(x_0) exp(-scale cost(x_0)). It is hit exactly where the
+    cost is linear and q(x_0 | x_t) has the same spread for every x_t, as for Gaussian data.
     """
 
     def __init__(self, schedule, eps_theta, cost, scale=1.0):

@@ -1,4 +1,4 @@
-"""Other ways from noise to data with the same eps_theta: DDIM, and the two other families.
+"""Other ways from noise to data with the same eps_theta: DDIM, score-based models and SDEs.
 
 Score-based models (Song & Ermon 2019) and score SDEs (Song et al. 2021) see the same network in
 another way: by eq. 13 it is the score of the noised data, score(x_t) = -eps_theta /
@@ -23,7 +23,7 @@ from ..tensor import Tape, Tensor
 def ddim_timesteps(T, steps=None):
     """steps+1 timesteps from T to 0, evenly spaced and rounded, strictly falling.
 
-    They start at T, where x_T lies. steps: T if None; ValueError unless it is in 1..T.
+    They start at T, the timestep of x_T. steps: T if None; ValueError unless it is in 1..T.
     """
     steps = T if steps is None else steps
     if not 1 <= steps <= T:
@@ -75,7 +75,7 @@ def reverse_sde(schedule, eps_theta, x_T, cond, rng, steps=None, clip=None):
 
         x_s = x_t + beta (x_t/2 + score) + sqrt(beta) z,   s < t;   no z in the last step
 
-    beta = 1 - alpha_bar_t/alpha_bar_s stands for the integral of beta(t) dt from s to t.
+    beta = 1 - alpha_bar_t/alpha_bar_s approximates the integral of beta(t) dt from s to t.
     """
     ab = schedule.alpha_bar
     x = x_T
@@ -130,7 +130,7 @@ def probability_flow(schedule, eps_theta, x_T, cond, rng, steps=8, clip=None):
 
 
 def log_likelihood(schedule, eps_theta, x0, cond, steps=None):
-    """log p(x_0) in nats (B,), p the law that the probability-flow ODE makes of N(0, I).
+    """log p(x_0) in nats (B,), p: what the probability-flow ODE turns N(0, I) into.
 
     By change of variables (Song et al. 2021, section 4.3), with the whole Jacobian in place of an
     estimate of its trace: log p(x_0) = log N(x_T; 0, I) + sum over the steps of log |det
