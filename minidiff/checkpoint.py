@@ -1,12 +1,15 @@
-"""Save and load everything that a run needs, in one .npz file.
+"""Files: arrays by name in one .npz, and all else as one JSON text in it, `meta`.
 
-The arrays stand under their own names; everything else is one JSON text, `meta`. Loading never
-executes anything from the file (allow_pickle=False), and saving never leaves half a file: the new
-one replaces the old one when it is whole.
+Loading executes nothing from the file, and believes nothing that it says of itself: an array is
+read only if it is asked for, holds numbers, and is as large as its file can hold. Saving never
+leaves half a file: the new one replaces the old one when it is whole.
 """
+import contextlib
 import json
 import os
 import platform
+import re
+import threading
 import zipfile
 from pathlib import Path
 
@@ -16,13 +19,23 @@ from . import __version__
 
 FORMAT = "minidiff checkpoint"
 FORMAT_VERSION = 3
+DEFLATE = 1100  # what is packed is never more than so many times smaller
 
+
+# ---- writing -------------------------------------------------------------------------------------
 
 def write_atomically(path, write):
-    """Call write(file) on a temporary neighbour of `path`, then put it in path's place at once."""
-    path = Path(path)
+    """Call write(file) on a temporary neighbour of `path`, then put it in path's place at once.
+
+    A link stays a link. What is no file, as a device or a pipe, is written to and stays.
+    """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with open(path, "wb") as file:
+            return write(file)
+    clean(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -31,6 +44,29 @@ def write_atomically(path, write):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clean(path):
+    """Remove what a process that was killed while it wrote `path` has left beside it."""
+    for left in path.parent.glob(f".{glob_escape(path.name)}.*.tmp"):
+        process = re.fullmatch(r"\.(\d+)\.\d+\.tmp", left.name[len(path.name) + 1:])
+        if process and os.name == "posix" and not alive(int(process[1])):
+            left.unlink(missing_ok=True)
+
+
+def glob_escape(name):
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def alive(process):
+    """Whether a process of that number runs on this machine (POSIX)."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_json(path, value):
@@ -45,8 +81,52 @@ def save(path, arrays, meta):
     write_atomically(path, lambda file: np.savez(file, meta=json.dumps(meta), **arrays))
 
 
-def load(path, needs=()):
-    """Read a checkpoint -> (arrays, meta). `needs` names the arrays that it must hold.
+# ---- reading -------------------------------------------------------------------------------------
+
+def read_npz(path, names):
+    """The arrays of a .npz that `names` asks for (None: all), by name, and the names of all in it.
+
+    Raises ValueError, which names the array, for what is damaged, pickled or no numbers (or text).
+    """
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not a .npz file, or not all of it")
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        held = [name.removesuffix(".npy") for name in archive.namelist()]
+        for name in held:
+            if names is None or name in names:
+                with blaming(name):
+                    arrays[name] = _read_array(archive, archive.getinfo(f"{name}.npy"))
+    return arrays, held
+
+
+def _read_array(archive, info):
+    if info.file_size > DEFLATE * max(info.compress_size, 1):
+        raise ValueError("it is packed more tightly than can be")
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0,
+                       (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = read_header(file)
+    if dtype.kind not in "fiubU" or not dtype.itemsize:
+        raise ValueError(f"should be numbers, but is {dtype}")
+    if int(np.prod(shape, dtype=object)) * dtype.itemsize > info.file_size:
+        raise ValueError("it is shorter than it says")
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def blaming(name):
+    """Errors inside name the array. Damaged files raise errors of all kinds."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"array '{name}': {error}") from None
+
+
+def load(path, needs=None):
+    """Read a checkpoint -> (arrays, meta). `needs` names the arrays to read; None: all.
 
     Raises ValueError with one sentence for a file that is truncated, foreign or of another version
     of this program.
@@ -54,27 +134,25 @@ def load(path, needs=()):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: this is not a {FORMAT}, or not all of it")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # damaged files raise errors of all kinds, even NotImplementedError
+        arrays, held = read_npz(path, None if needs is None else ("meta", *needs))
+    except Exception as error:
         raise ValueError(f"{path}: this is not a {FORMAT}, or it is damaged ({error})") from None
     try:
         meta = json.loads(str(arrays.pop("meta")))
         format = meta["format"]
         version = meta["format_version"]
         author = meta["versions"]["minidiff"]
-    except (KeyError, TypeError, json.JSONDecodeError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         format = None
     if format != FORMAT:
         raise ValueError(f"{path}: this is not a {FORMAT}")
     if version != FORMAT_VERSION:
-        age = "a newer" if version > FORMAT_VERSION else "an older"
-        raise ValueError(f"{path}: written by {age} minidiff ({author}) in format {version}; this "
-                         f"one ({__version__}) reads format {FORMAT_VERSION}: train it again")
-    missing = [name for name in needs if name not in arrays]
+        older = isinstance(version, int) and version < FORMAT_VERSION
+        raise ValueError(f"{path}: written by {'an older' if older else 'a newer'} minidiff "
+                         f"({author}) in format {version}; this one ({__version__}) reads format "
+                         f"{FORMAT_VERSION}: train it again")
+    missing = [name for name in needs or () if name not in held]
     if missing:
         raise ValueError(f"{path}: the checkpoint lacks {', '.join(missing)}")
     return arrays, meta

@@ -6,12 +6,12 @@ A file of demonstrations holds three arrays, all episodes joined end to end:
     action        (N, D) float    what the demonstrator did then
     episode_ends  (E,)   int      the row after the last of each episode; the last entry is N
 """
-import contextlib
-import zipfile
 from pathlib import Path
 from typing import Callable, NamedTuple
 
 import numpy as np
+
+from .checkpoint import read_npz
 
 
 class Task(NamedTuple):
@@ -60,32 +60,14 @@ def read(path, names):
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: cannot be read as demonstrations: not a .npz file, "
-                         "or not all of it")
-    arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            held = file.files
-            for name in held:
-                if name in names:
-                    with blaming(name):
-                        arrays[name] = file[name]
-    except Exception as error:  # damaged files raise errors of all kinds, even NotImplementedError
+        arrays, held = read_npz(path, names)
+    except Exception as error:  # damaged files raise errors of all kinds
         raise ValueError(f"{path}: cannot be read as demonstrations: {error}") from None
     for name in NAMES:
         if name in names and name not in arrays:
             _refuse(path, name, f"is missing; the file holds {listed(held)}")
     return arrays
-
-
-@contextlib.contextmanager
-def blaming(name):
-    """Errors inside name the array."""
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(f"array '{name}': {error}") from None
 
 
 def check(arrays, task, path="demonstrations"):

@@ -10,6 +10,7 @@ from .layers import conv1d, groupnorm, layernorm, linear
 from .tensor import Tensor, concat, reshape, silu, swapaxes, tensor
 
 EMBEDDING = 64  # dimensions of the time embedding
+MOST = 2**26  # parameters of a network: a quarter of a gigabyte
 
 
 def parameters(shapes, rng, zero=()):
@@ -20,6 +21,8 @@ def parameters(shapes, rng, zero=()):
     at 1, biases at 0.
     """
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    if sum(sizes) > MOST:
+        raise ValueError(f"a network of {sum(sizes):,} parameters is too large: at most {MOST:,}")
     theta = np.zeros(sum(sizes), np.float32)
     params = {}
     for (name, shape), part in zip(shapes.items(), np.split(theta, np.cumsum(sizes)[:-1])):

@@ -107,13 +107,24 @@ def contents(trainer):
 
 def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     """The DiffusionPolicy of such contents. ValueError where they do not fit together."""
-    if meta["task"] != task.name:
-        raise ValueError(f"a policy for the task '{meta['task']}', not for '{task.name}'")
-    config = Config(**meta["config"])
+    if meta.get("task") != task.name:
+        raise ValueError(f"a policy for the task '{meta.get('task')}', not for '{task.name}'")
+    try:
+        config = Config(**meta["config"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its config is not one of this version: {error!r}") from None
     if sampler is ancestral_sampling and config.objective not in LOSSES:
         raise ValueError(f"trained by --objective {config.objective}, so it predicts no noise: "
                          "minidiff.beyond.load knows its sampler")
+    for name in ("ema", "beta", *Normaliser._fields):
+        if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+            raise ValueError(f"array '{name}' is not made of finite numbers")
     normaliser = Normaliser(*(arrays[name] for name in Normaliser._fields))
+    shapes = [array.shape for array in normaliser]
+    if shapes != [(normaliser.mean.size,)] * 2 + [(config.pred_horizon, 1)]:
+        raise ValueError(f"mean, std and scale have the shapes {shapes}, which do not fit")
+    if normaliser.std.min(initial=1) <= 0 or normaliser.scale.min() <= 0:
+        raise ValueError("std and scale must be above 0")
     schedule, eps_theta = build(config, task, len(normaliser.mean), np.random.default_rng(0))
     theta = eps_theta.net.theta
     if theta.shape != arrays["ema"].shape or not np.allclose(schedule.beta[1:], arrays["beta"]):

@@ -15,15 +15,16 @@ from .tensor import Tape
 POINTS, QUARTERS = 100, 4  # of the curves of the loss by t
 WIDTH = {"mlp": 256, "conv": 64}  # by default
 GROUPS = 8  # of the conv net's norms: they divide its width
+STATE = ("theta", "m", "v", "loss_by_t", "losses")  # of a run's file, besides the policy's arrays
 
 
 class Diverged(RuntimeError):
     """The loss or a weight is no longer finite."""
 
 
-def option(default, help, least=None, below=None, choices=None):
+def option(default, help, least=None, most=None, below=None, choices=None):
     """A field of Config: what it means, and which values make sense."""
-    limits = {"help": help, "least": least, "below": below, "choices": choices}
+    limits = {"help": help, "least": least, "most": most, "below": below, "choices": choices}
     return dataclasses.field(default=default, metadata=limits)
 
 
@@ -36,49 +37,60 @@ def flag(name):
 class Config:
     """All that decides the weights, besides the task and the demonstrations.
 
-    ValueError, naming the option, for a value that makes no sense.
+    ValueError, naming the option, for a value of another type or out of its limits.
     """
     objective: str = option("simple", "what is minimised, by name")
-    outputs: int = option(1, "numbers that the network gives for each number of a chunk", least=1)
+    outputs: int = option(1, "numbers that the network gives for each number of a chunk", 1, 1000)
     net: str = option("mlp", "the denoiser", choices=tuple(NETWORKS))
-    width: int = option(0, "units of a layer; 0: 256 for mlp, 64 for conv", least=0)
-    blocks: int = option(3, "residual blocks", least=1)
+    width: int = option(0, "units of a layer; 0: 256 for mlp, 64 for conv", 0, 8192)
+    blocks: int = option(3, "residual blocks", 1, 1000)
     precondition: bool = option(True, "precondition the denoiser (v-prediction; see nn.Denoiser)")
     obs_horizon: int = option(1, "observations that the policy sees; 2 are better for human "
-                                 "demonstrations", least=1)
-    pred_horizon: int = option(16, "actions in a chunk: the prediction horizon", least=1)
-    clip: float = option(4.0, "bound on x_0, in standard deviations of the actions", least=1e-3)
+                                 "demonstrations", 1, 100)
+    pred_horizon: int = option(16, "actions in a chunk: the prediction horizon", 1, 512)
+    clip: float = option(4.0, "bound on x_0, in standard deviations of the actions", 1e-3, 1e6)
     schedule: str = option("cosine", "noise schedule", choices=tuple(SCHEDULES))
-    T: int = option(100, "diffusion steps", least=1)
+    T: int = option(100, "diffusion steps", 1, 100_000)
     weight: str = option("inverse-alpha-bar", "lambda(t) of L_simple", choices=WEIGHTS)
     drop_cond: float = option(0.0, "share of the windows whose features are set to 0, "
-                                   "for classifier-free guidance", least=0, below=1)
-    steps: int = option(5000, "gradient steps: the budget", least=1)
-    batch: int = option(256, "windows in a gradient step", least=1)
-    lr: float = option(3e-3, "peak learning rate of AdamW", least=1e-9)
+                                   "for classifier-free guidance", 0, below=1)
+    steps: int = option(5000, "gradient steps: the budget", 1, 1_000_000_000)
+    batch: int = option(256, "windows in a gradient step", 1, 1_000_000)
+    lr: float = option(3e-3, "peak learning rate of AdamW", 1e-9, 1e39)
     warmup: int = option(100, "steps over which the learning rate rises; then it falls by a cosine",
-                         least=0)
-    weight_decay: float = option(1e-4, "decoupled weight decay", least=0)
+                         0, 1_000_000_000)
+    weight_decay: float = option(1e-4, "decoupled weight decay", 0, 1e6)
     ema: float = option(0.999, "decay of the moving average of the weights, which is what plans",
-                        least=0, below=1)
-    seed: int = option(0, "seed of the weights, the batches and the noise", least=0)
+                        0, below=1)
+    seed: int = option(0, "seed of the weights, the batches and the noise", 0, 2**63)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            least, below = field.metadata["least"], field.metadata["below"]
-            choices = field.metadata["choices"]
-            if choices and value not in choices:
-                raise ValueError(f"{flag(field.name)} must be one of {', '.join(choices)}, "
-                                 f"not {value!r}")
-            if least is not None and not value >= least:
-                raise ValueError(f"{flag(field.name)} must be at least {least}, not {value}")
-            if below is not None and not value < below:
-                raise ValueError(f"{flag(field.name)} must be below {below}, not {value}")
+            problem = wrong(getattr(self, field.name), field)
+            if problem:
+                raise ValueError(f"{flag(field.name)} must be {problem}, "
+                                 f"not {getattr(self, field.name)!r}")
         self.width = self.width or WIDTH[self.net]
         if self.net == "conv" and self.width % GROUPS:
             raise ValueError(f"--width must be a multiple of {GROUPS} for --net conv, "
                              f"not {self.width}")
+
+
+def wrong(value, field):
+    """What a value of a Config's field should be, in words, or None where it is just that."""
+    limits = field.metadata
+    accepted = {int: int, float: (int, float), str: str, bool: bool}[field.type]
+    if not isinstance(value, accepted) or isinstance(value, bool) and field.type is not bool:
+        return f"of the type {field.type.__name__}"
+    if limits["choices"] and value not in limits["choices"]:
+        return f"one of {', '.join(limits['choices'])}"
+    if limits["least"] is not None and not value >= limits["least"]:
+        return f"at least {limits['least']}"
+    if limits["most"] is not None and not value <= limits["most"]:
+        return f"at most {limits['most']}"
+    if limits["below"] is not None and not value < limits["below"]:
+        return f"below {limits['below']}"
+    return None
 
 
 def build(config, task, cond_dim, rng):
@@ -176,21 +188,33 @@ class Trainer:
         return self.cpu_before + time.process_time()
 
     def state(self):
-        """The arrays that `restore` needs, by name."""
+        """The arrays that `restore` needs (STATE), but for the losses, by name."""
         return {"theta": self.net.theta, "ema": self.optimiser.ema, "m": self.optimiser.m,
                 "v": self.optimiser.v, "loss_by_t": self.loss_by_t}
 
     def restore(self, arrays, meta):
         """Continue a saved run, which ends in the same weights.
 
-        ValueError where it belongs to other demonstrations.
+        ValueError where it belongs to other demonstrations, or does not fit `state` and its meta.
         """
-        if self.demos_sha256 != meta["demos_sha256"]:
+        if self.demos_sha256 != meta.get("demos_sha256"):
             raise ValueError("not the demonstrations that the run was started with")
-        for name, array in self.state().items():
+        n = meta.get("update")
+        if not isinstance(n, int) or not 0 <= n <= self.config.steps:
+            raise ValueError(f"a run of {self.config.steps} steps cannot have done {n}")
+        wanted = self.state() | {"losses": self.losses[:n]}
+        for name, array in wanted.items():
+            if arrays[name].shape != array.shape or arrays[name].dtype != array.dtype:
+                raise ValueError(f"array '{name}' is {arrays[name].dtype} {arrays[name].shape}, "
+                                 f"not {array.dtype} {array.shape}")
+            if name != "loss_by_t" and not np.isfinite(arrays[name]).all():
+                raise ValueError(f"array '{name}' is not finite")
+        try:
+            self.rng.bit_generator.state = meta["rng"]
+            self.cpu_before += float(meta["cpu_seconds"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"the state of its random generator is damaged: {error!r}") from None
+        for name, array in wanted.items():
             array[:] = arrays[name]
-        self.n = meta["update"]
-        self.optimiser.n = meta["update"]
-        self.losses[:self.n] = arrays["losses"]
-        self.rng.bit_generator.state = meta["rng"]
-        self.cpu_before += meta["cpu_seconds"]
+        self.n = n
+        self.optimiser.n = n

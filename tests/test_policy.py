@@ -265,7 +265,7 @@ def test_a_policy_comes_back_from_its_file_as_it_was(trainer, resumable, tmp_pat
     assert meta["config"] == dataclasses.asdict(trainer.config)
     assert (meta["task"], meta["update"], meta["demos"]) == ("pusht", 6, ["a.npz"])
     assert meta["demos_sha256"] == trainer.demos_sha256 and meta["cpu_seconds"] > 0
-    arrays, _ = policy.read(path)
+    arrays, _ = checkpoint.load(path)
     needed_to_go_on = {"theta", "m", "v", "losses", "loss_by_t"}
     assert (needed_to_go_on <= set(arrays)) == resumable
     assert ("rng" in meta) == resumable

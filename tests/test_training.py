@@ -3,7 +3,7 @@ from minidiff import policy, training, wall
 from minidiff.diffusion import l_hybrid, l_simple, l_vlb, loss_weight, sample_t
 from minidiff.optim import flat_gradient, learning_rate
 from minidiff.tensor import Tape
-from minidiff.training import Config, Diverged, Trainer
+from minidiff.training import STATE, Config, Diverged, Trainer
 
 import functools
 
@@ -230,7 +230,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
             break
     policy.save(tmp_path / "checkpoint.npz", stopped, resumable=True)
     resumed = make(drop_cond=0.1)
-    resumed.restore(*policy.read(tmp_path / "checkpoint.npz"))
+    resumed.restore(*policy.read(tmp_path / "checkpoint.npz", STATE))
     assert resumed.n == 4 and state(resumed) == state(stopped)
     assert len(finish(resumed)) == 6
     assert state(resumed) == state(whole)
@@ -241,14 +241,14 @@ def test_a_run_does_not_go_on_with_other_demonstrations(tmp_path):
     policy.save(tmp_path / "checkpoint.npz", trainer, resumable=True)
     other = make(data=DATA._replace(action=DATA.action + 1e-3))
     with pytest.raises(ValueError, match="not the demonstrations that the run was started with"):
-        other.restore(*policy.read(tmp_path / "checkpoint.npz"))
+        other.restore(*policy.read(tmp_path / "checkpoint.npz", STATE))
 
 
 def test_cpu_seconds_add_up_over_sessions(tmp_path):
     first = make()
     finish(first)
     policy.save(tmp_path / "checkpoint.npz", first, resumable=True)
-    arrays, meta = policy.read(tmp_path / "checkpoint.npz")
+    arrays, meta = policy.read(tmp_path / "checkpoint.npz", STATE)
     second = make()
     assert 0 <= second.cpu_seconds() < 1
     second.restore(arrays, meta | {"cpu_seconds": 1000.0})

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import demos
+from ..checkpoint import blaming
 
 PLACES = {  # of the arrays in a zarr group
     "state": "data/state", "action": "data/action", "episode_ends": "meta/episode_ends"}
@@ -49,7 +50,7 @@ def read_zarr(path):
     for name, place in PLACES.items():
         place = groups[0] + place
         if place in folders:
-            with demos.blaming(name):
+            with blaming(name):
                 arrays[name] = numbers(zarr.open_array(store, path=place[1:], mode="r"))
     return arrays
 
