@@ -20,25 +20,27 @@ class Task(NamedTuple):
     features(obs, frame): observations (B, obs_horizon, S) -> features (B, F), in any units.
     frame(obs): where actions are measured: from the origin (B, D), along the axes (B, D, D), whose
         columns are orthonormal. Where a task stays the same when it is moved, turned or mirrored,
-        a frame that moves with it makes the policy equivariant.
+        a frame that moves with it makes the policy equivariant. None: actions are as they are, each
+        dimension in its own unit.
     state_range, action_range: arrays (S, 2), (D, 2), the least and largest number that make sense.
     """
     name: str
     features: Callable
-    frame: Callable
+    frame: Callable | None
     state_range: np.ndarray
     action_range: np.ndarray
 
 
 class Demos(NamedTuple):
     """Demonstrations in memory; see the module's docstring."""
-    state: np.ndarray  # (N, S) float32
-    action: np.ndarray  # (N, D) float32
+    state: np.ndarray  # (N, S) float32 or float64
+    action: np.ndarray  # (N, D), likewise
     episode_ends: np.ndarray  # (E,) int64
 
 
 # ---- files ---------------------------------------------------------------------------------------
 
+BOUND = 20.0  # standard deviations of a feature; no observation in PushT's demonstrations has 13
 NAMES = ("state", "action", "episode_ends")
 
 
@@ -91,7 +93,7 @@ def check(arrays, task, path="demonstrations"):
     if ends[-1] != len(state):
         _refuse(path, "episode_ends", f"ends at {ends[-1]} in row {len(ends) - 1}, "
                                       f"but 'state' has {len(state)} rows")
-    return Demos(state.astype(np.float32), action.astype(np.float32), ends)
+    return Demos(floats(state), floats(action), ends)
 
 
 def _checked_rows(path, name, rows, accepted):
@@ -112,6 +114,11 @@ def _checked_rows(path, name, rows, accepted):
         _refuse(path, name, f"is out of range in row {row}, column {column}: {rows[row, column]} "
                             f"(accepted: {low[column]:g} to {high[column]:g})")
     return rows
+
+
+def floats(rows):
+    """float32 and float64 stay: where numbers are large, an offset needs their last digits."""
+    return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 
 
 def listed(names):
@@ -149,13 +156,17 @@ def windows(demos, obs_horizon, pred_horizon):
 
 
 def to_frame(actions, frame):
-    """Actions (B, H, D) as offsets from the frame's origin, along its axes."""
+    """Actions (B, H, D) as offsets from the frame's origin, along its axes; None: as they are."""
+    if frame is None:
+        return actions
     origin, axes = frame
     return (actions - origin[:, None]) @ axes
 
 
 def from_frame(offsets, frame):
     """The inverse of to_frame: the axes are orthonormal, so their inverse is their transpose."""
+    if frame is None:
+        return offsets
     origin, axes = frame
     return offsets @ axes.swapaxes(1, 2) + origin[:, None]
 
@@ -164,34 +175,53 @@ class Normaliser(NamedTuple):
     """From a task's units to the network's and back.
 
     Features get mean 0 and variance 1. Actions become offsets in their frame, divided by the root
-    mean square that such offsets have at each step of the chunk.
+    mean square that such offsets have at each step of the chunk: one number for all dimensions, as
+    axes that turn mix them. Where a task has no frame, each dimension has a centre and a scale.
     """
     mean: np.ndarray  # (F,)
     std: np.ndarray  # (F,)
-    scale: np.ndarray  # (H, 1)
+    centre: np.ndarray  # (D,), 0 where there is a frame
+    scale: np.ndarray  # (H, 1), or (H, D) where there is no frame
 
     def standardise(self, features):
-        """Features (B, F) -> what the network is shown, (B, F) float32."""
-        return ((features - self.mean) / self.std).astype(np.float32)
+        """Features (B, F) -> what the network is shown, (B, F) float32, within +-BOUND."""
+        return np.clip((features - self.mean) / self.std, -BOUND, BOUND).astype(np.float32)
 
     def normalise(self, actions, frame):
         """Actions (B, H, D) in the task's units -> x_0 (B, H, D) float32."""
-        return (to_frame(actions, frame) / self.scale).astype(np.float32)
+        return ((to_frame(actions, frame) - self.centre) / self.scale).astype(np.float32)
 
     def denormalise(self, x, frame):
         """The inverse of normalise."""
-        return from_frame(x * self.scale, frame)
+        return from_frame(x * self.scale + self.centre, frame)
 
 
 def training_set(demos, task, obs_horizon, pred_horizon, clip):
     """What training samples from: cond (N, F), x0 (N, H, D) within +-clip, and their Normaliser."""
     obs, actions = windows(demos, obs_horizon, pred_horizon)
-    frame = task.frame(obs)
+    frame = frame_of(task, obs)
     features = task.features(obs, frame)
     offsets = to_frame(actions, frame).astype(np.float64)
-    scale = np.sqrt((offsets ** 2).mean((0, 2)))[:, None]  # (H, 1)
-    std = features.std(0, np.float64)
-    normaliser = Normaliser(features.mean(0, np.float64), np.where(std > 1e-6, std, 1),
-                            np.maximum(scale, 1e-6))
+    if frame is None:
+        centre = offsets.mean((0, 1))
+        scale = varying(offsets.std((0, 1)), np.abs(offsets).max((0, 1)))  # (D,)
+        scale = np.tile(scale, (pred_horizon, 1))
+    else:
+        centre = np.zeros(actions.shape[2])
+        scale = np.sqrt((offsets ** 2).mean((0, 2)))[:, None]  # (H, 1)
+        scale = varying(scale, scale.max())
+    std = varying(features.std(0, np.float64), np.abs(features).max(0))
+    normaliser = Normaliser(features.mean(0, np.float64), std, centre, scale)
     x0 = np.clip(normaliser.normalise(actions, frame), -clip, clip)
     return normaliser.standardise(features), x0, normaliser
+
+
+def frame_of(task, obs):
+    """The frame of observations, None where the task has none."""
+    return None if task.frame is None else task.frame(obs)
+
+
+def varying(spread, magnitude):
+    """The spread of numbers, or, where they vary by rounding alone, their magnitude (or 1)."""
+    constant = spread <= 1e-6 * magnitude
+    return np.where(constant, np.where(magnitude > 0, magnitude, 1), spread)

@@ -10,7 +10,7 @@ from typing import Callable
 import numpy as np
 
 from . import checkpoint
-from .demos import Normaliser, Task
+from .demos import Normaliser, Task, frame_of
 from .diffusion import LOSSES, Schedule, ancestral_sampling, prior
 from .training import Config, Diverged, build
 
@@ -36,13 +36,13 @@ class DiffusionPolicy:
 
     def plan(self, obs, rng):
         """obs (B, obs_horizon, S) -> actions (B, H, D). rng: has standard_normal."""
-        frame = self.task.frame(obs)
+        frame = frame_of(self.task, obs)
         *_, x0 = self._chain(obs, frame, rng)
         return self.normaliser.denormalise(x0, frame)
 
     def denoise(self, obs, rng):
         """The same plans as they form: yields actions (B, H, D) at each step of the chain."""
-        frame = self.task.frame(obs)
+        frame = frame_of(self.task, obs)
         for x in self._chain(obs, frame, rng):
             yield self.normaliser.denormalise(x, frame)
 
@@ -121,8 +121,10 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
             raise ValueError(f"array '{name}' is not made of finite numbers")
     normaliser = Normaliser(*(arrays[name] for name in Normaliser._fields))
     shapes = [array.shape for array in normaliser]
-    if shapes != [(normaliser.mean.size,)] * 2 + [(config.pred_horizon, 1)]:
-        raise ValueError(f"mean, std and scale have the shapes {shapes}, which do not fit")
+    H, D = config.pred_horizon, len(task.action_range)
+    per_step = (H, 1 if task.frame else D)
+    if shapes != [(normaliser.mean.size,), (normaliser.mean.size,), (D,), per_step]:
+        raise ValueError(f"mean, std, centre and scale have the shapes {shapes}, which do not fit")
     if normaliser.std.min(initial=1) <= 0 or normaliser.scale.min() <= 0:
         raise ValueError("std and scale must be above 0")
     schedule, eps_theta = build(config, task, len(normaliser.mean), np.random.default_rng(0))

@@ -62,7 +62,7 @@ class World:
         x = np.interp(0, [before[1], self.position[1]], [before[0], self.position[0]])
         hit = crossed and abs(x) < WALL
         solved = not hit and self.position[1] > 0.95
-        return self.position, float(solved), hit or solved, self.steps >= 3 * H, {}
+        return self.position, float(solved), hit or solved, self.steps >= 3 * H, {"x": x}
 
 
 def main(episodes=100):

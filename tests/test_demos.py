@@ -1,6 +1,6 @@
 """Demonstrations: what is refused and in which words, what a window is, what can be undone."""
 from minidiff import demos
-from minidiff.demos import NAMES, Demos, Normaliser, load, training_set, windows
+from minidiff.demos import BOUND, NAMES, Demos, Normaliser, Task, load, training_set, windows
 from minidiff.pusht.features import PUSHT
 
 import io
@@ -267,16 +267,18 @@ def test_files_are_joined_episode_by_episode(arrays):
 def test_a_normaliser_can_be_undone(seed):
     rng = np.random.default_rng(seed)
     normaliser = Normaliser(rng.normal(0, 100, 4), rng.uniform(0.01, 50, 4),
-                            rng.uniform(1, 50, (6, 1)))
+                            rng.normal(0, 100, 2), rng.uniform(1, 50, (6, 1)))
     actions = rng.uniform(0, 512, (3, 6, 2))
     frame = rng.uniform(0, 512, (3, 2)), np.linalg.qr(rng.normal(size=(3, 2, 2)))[0]
     x_0 = normaliser.normalise(actions, frame)
     assert x_0.dtype == np.float32
     np.testing.assert_allclose(normaliser.denormalise(x_0, frame), actions, rtol=0, atol=1e-3)
-    features = rng.normal(0, 100, (3, 4))
+    features = normaliser.mean + normaliser.std * rng.normal(0, 3, (3, 4))
     cond = normaliser.standardise(features)
     assert cond.dtype == np.float32
     np.testing.assert_allclose(cond * normaliser.std + normaliser.mean, features, rtol=0, atol=1e-2)
+    np.testing.assert_allclose(normaliser.normalise(actions, None) * normaliser.scale
+                               + normaliser.centre, actions, rtol=0, atol=1e-3)
 
 
 def test_offsets_are_measured_from_the_origin_along_the_axes():
@@ -325,3 +327,69 @@ def test_a_feature_that_never_changes_is_left_alone():
     obs = still.state[None, :2] + 1e-3
     features = PUSHT.features(obs, PUSHT.frame(obs))
     assert np.abs(normaliser.standardise(features)).max() < 1
+
+
+def last(obs, frame):
+    return obs[:, -1]
+
+
+def unframed(dims, features=last):
+    """A task without a frame, of any units."""
+    anything = np.array([[-np.inf, np.inf]] * dims)
+    return Task("unframed", features, None, anything, anything)
+
+
+def made(state, action, episodes=4):
+    n = len(state) // episodes
+    arrays = {"state": state, "action": action, "episode_ends": n * np.arange(1, episodes + 1)}
+    return demos.check(arrays, unframed(state.shape[1]))
+
+
+def test_without_a_frame_each_dimension_has_its_centre_and_scale():
+    """A gripper of 0 and 1 next to coordinates of 0 to 500 and a small angle far from 0."""
+    rng = np.random.default_rng(0)
+    action = np.stack([rng.uniform(0, 500, 80), rng.integers(0, 2, 80), rng.normal(9, 1e-7, 80)], 1)
+    task = unframed(3)
+    cond, x0, normaliser = training_set(made(action, action), task, 1, 4, clip=10)
+    assert normaliser.scale.shape == (4, 3)
+    np.testing.assert_allclose(x0.mean((0, 1))[:2], 0, atol=1e-5)
+    np.testing.assert_allclose(x0.std((0, 1))[:2], 1, atol=1e-4)
+    back = normaliser.denormalise(x0, None)
+    obs, actions = windows(made(action, action), 1, 4)
+    np.testing.assert_allclose(back, actions, atol=1e-4)
+    assert ((back[..., 1] > 0.5) == (actions[..., 1] == 1)).all()
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1.0, 1e9])
+def test_features_of_any_unit_get_variance_1(unit):
+    state = unit * np.random.default_rng(0).standard_normal((40, 2))
+    cond, _, _ = training_set(made(state, state), unframed(2), 1, 2, clip=10)
+    np.testing.assert_allclose(cond.std(0), 1, atol=1e-4)
+
+
+def test_what_hardly_varied_in_training_is_bounded_later():
+    """Constant but for rounding: measured by its magnitude. Nearly constant: within +-BOUND."""
+    state = np.full((40, 2), 3.0)
+    state[:, 0] += 1e-8 * np.random.default_rng(0).standard_normal(40)
+    state[:, 1] += 3e-5 * np.random.default_rng(1).standard_normal(40)
+    _, _, normaliser = training_set(made(state, state), unframed(2), 1, 2, clip=10)
+    cond = normaliser.standardise(np.array([[3.3, 3.3]]))
+    np.testing.assert_allclose(cond, [[0.1, BOUND]], atol=1e-3)
+
+
+def test_large_coordinates_keep_their_digits():
+    """Subtracted first, cast then: 5e6 in float32 is a grid of 0.5."""
+    rng = np.random.default_rng(0)
+    state = 5e6 + rng.standard_normal((40, 2))
+
+    def here(obs):
+        return obs[:, -1], np.tile(np.eye(2), (len(obs), 1, 1))
+
+    def nothing(obs, frame):
+        return np.zeros((len(obs), 1))
+
+    task = unframed(2, nothing)._replace(frame=here)
+    _, x0, normaliser = training_set(made(state, state), task, 1, 3, clip=10)
+    obs, actions = windows(made(state, state), 1, 3)
+    exact = (actions - obs[:, -1:]) / normaliser.scale
+    np.testing.assert_allclose(x0, exact, atol=1e-6)

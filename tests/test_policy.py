@@ -19,6 +19,11 @@ from conftest import mirror
 from laws import gaussian_denoiser
 
 
+def unscaled(scale):
+    """A Normaliser that leaves features as they are."""
+    return Normaliser(np.zeros(43), np.ones(43), np.zeros(2), scale)
+
+
 def some_obs(n, seed=0):
     return np.random.default_rng(seed).uniform(100, 400, (n, 2, 5))
 
@@ -41,7 +46,7 @@ def test_the_ideal_denoiser_of_one_plan_makes_exactly_that_plan(
     c = rng.uniform(-2, 2, (8, 2))
     scale = rng.uniform(5, 50, (8, 1))
     planner = DiffusionPolicy(gaussian_denoiser(schedule, c, 0), schedule, PUSHT,
-                              Normaliser(np.zeros(43), np.ones(43), scale), obs_horizon=2,
+                              unscaled(scale), obs_horizon=2,
                               pred_horizon=8, sampler=bind(sampler, **options),
                               start_noise=start_noise)
     obs = some_obs(3)
@@ -63,18 +68,17 @@ def test_the_network_is_shown_the_standardised_features(tiny_policy):
     obs = some_obs(3)
     plan = dataclasses.replace(planner, eps_theta=spy).plan(obs, np.random.default_rng(1))
     assert np.array_equal(plan, planner.plan(obs, np.random.default_rng(1)))
-    features = PUSHT.features(obs, PUSHT.frame(obs))
-    expected = (features - planner.normaliser.mean) / planner.normaliser.std
+    expected = planner.normaliser.standardise(PUSHT.features(obs, PUSHT.frame(obs)))
     assert len(shown) == 6
     for cond in shown:
-        np.testing.assert_array_equal(cond, expected.astype(np.float32))
+        np.testing.assert_array_equal(cond, expected)
 
 
 def test_the_ideal_plan_is_cut_off_at_the_clip():
     schedule = SCHEDULES["cosine"](20)
     c = np.array([[3.0, -0.5]] * 8)
     planner = DiffusionPolicy(gaussian_denoiser(schedule, c, 0), schedule, PUSHT,
-                              Normaliser(np.zeros(43), np.ones(43), np.ones((8, 1))), 2,
+                              unscaled(np.ones((8, 1))), 2,
                               pred_horizon=8, clip=2)
     plan = planner.plan(np.zeros((1, 2, 5)), np.random.default_rng(0))
     # in the axes of a T that stands upright
@@ -343,7 +347,7 @@ def test_files_that_do_not_fit_are_refused_in_words(
 def test_a_file_that_lacks_an_array_is_refused_by_its_name(trainer, tmp_path):
     arrays, meta = policy.contents(trainer)
     checkpoint.save(tmp_path / "p.npz", {"ema": arrays["ema"]}, meta)
-    with pytest.raises(ValueError, match="lacks beta, mean, std, scale"):
+    with pytest.raises(ValueError, match="lacks beta, mean, std, centre, scale"):
         policy.load(tmp_path / "p.npz", PUSHT)
     policy.save(tmp_path / "p.npz", trainer)
     with pytest.raises(ValueError, match="lacks theta, m"):
