@@ -12,6 +12,7 @@ try:
 except ImportError:  # on Windows
     fcntl = None
 
+LOCK = ".lock"  # in the folder; only on Windows
 
 class Taken(ValueError):
     """Another process is at work in a folder, or it holds a run already."""
@@ -36,6 +37,7 @@ def hold(folder):
         yield folder
     finally:
         os.close(descriptor)
+        (folder / LOCK).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty
             for each in made:
                 each.rmdir()
@@ -45,9 +47,9 @@ def _lock(folder):
     """A descriptor; while it is open, nobody else gets one. Taken if somebody has."""
     busy = f"another process is at work in {folder}"
     if fcntl is None:
-        temporary = getattr(os, "O_TEMPORARY", 0)  # the file goes when it is closed
+        temporary = getattr(os, "O_TEMPORARY", 0)  # the file goes when the process does
         try:
-            return os.open(folder / ".lock", os.O_CREAT | os.O_EXCL | os.O_RDWR | temporary)
+            return os.open(folder / LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR | temporary)
         except FileExistsError:
             raise Taken(busy) from None
     descriptor = os.open(folder, os.O_RDONLY)

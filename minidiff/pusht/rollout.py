@@ -28,7 +28,7 @@ class EpisodeNoise:
 
 
 class Track:
-    """What one episode has brought so far."""
+    """The states and the coverages of one episode so far."""
 
     def __init__(self, seed, first):
         self.seed = int(seed)

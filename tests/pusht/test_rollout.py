@@ -1,14 +1,19 @@
 """Episodes of a policy: in lockstep or alone, the same whatever else runs, on any executor."""
+from minidiff import stopping
 from minidiff.beyond import samplers
 from minidiff.diffusion import ancestral_sampling
 from minidiff.pusht import rollout as rollouts
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.geometry import GOAL_POSE, SUCCESS_COVERAGE, coverage
-from minidiff.pusht.rollout import EpisodeNoise, evaluate, rollout
+from minidiff.pusht.rollout import EpisodeNoise, Unfinished, evaluate, rollout
 from minidiff.pusht.scores import Episode
 from minidiff.pusht.study.candidates import BestOf
+from minidiff.pusht.workers import Workers
 
 import math
+import os
+import signal
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 
@@ -164,19 +169,19 @@ def test_an_episode_ends_with_its_success_while_others_go_on():
 
 # ---- many episodes on any executor ---------------------------------------------------------------
 
-@pytest.mark.parametrize("kind", ["network", "script"])
-def test_results_do_not_depend_on_the_workers(kind, tiny_policy, monkeypatch):
+@pytest.mark.parametrize("planner", ["network", "script"])
+def test_results_do_not_depend_on_the_workers(planner, tiny_policy, monkeypatch):
     monkeypatch.setattr(rollouts, "CHUNK", 3)
-    policy = tiny_policy() if kind == "network" else Script(wander)
+    policy = tiny_policy() if planner == "network" else Script(wander)
     seeds, results, done = range(20, 28), [], []
-    for executor in (ThreadPoolExecutor(1), ThreadPoolExecutor(3), ProcessPoolExecutor(1),
-                     ProcessPoolExecutor(2)):
-        with executor:
+    for kind, count in ((ThreadPoolExecutor, 1), (ThreadPoolExecutor, 3), (ProcessPoolExecutor, 2),
+                        (Workers, 1), (Workers, 2)):
+        with kind(count) as executor:
             results.append(evaluate(policy, seeds, executor, 5, done.append,
                                     make_env=partial(PushTEnv, max_steps=12)))
     assert [e.seed for e in results[0]] == list(seeds)
     assert results[1:] == results[:-1]
-    assert done == [3, 6, 8] * 4
+    assert done == [3, 6, 8] * 5
     assert len({e.final_coverage for e in results[0]}) > 1
 
 
@@ -213,3 +218,98 @@ def test_when_one_chunk_fails_those_not_begun_are_cancelled(monkeypatch):
     with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
         evaluate(script, range(1000), executor)
     assert len(script.observed) < 1000
+
+
+# ---- what is kept when it ends early -------------------------------------------------------------
+
+FATAL = (20, 20, 256, 380, 0)
+STARTS = {seed: (20, 20, *(shifted(0.5) if seed % 2 else GOAL_POSE)) for seed in range(20)}
+WORLD = partial(StartsAt, STARTS | {13: FATAL}, max_steps=40)  # the even seeds are solved at once
+
+
+class Fatal(Script):
+    """Stays where it is. With seed 13 in its batch, something happens at its second plan."""
+
+    def __init__(self, happens):
+        super().__init__(stay)
+        self.happens = happens
+
+    def plan(self, obs, rng):
+        if self.observed and obs[:, -1, 3].max() > 350:
+            self.happens()
+        return super().plan(obs, rng)
+
+    def __call__(self, env, obs, rng):
+        return self.plan(obs[None], rng)[0]
+
+
+def kill_me():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_out_of_memory():
+    raise MemoryError("Unable to allocate 6 GiB")
+
+
+def wait():
+    time.sleep(60)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(rollouts, "CHUNK", 5)
+
+
+@pytest.mark.parametrize("alone, over", [(False, [*range(10), 10, 12, 14]), (True, [*range(13)])])
+@pytest.mark.parametrize("happens, why", [
+    (kill_me, "a worker process died (signal 9, perhaps because memory ran out)"),
+    (run_out_of_memory, "Unable to allocate 6 GiB")])
+def test_where_a_worker_dies_the_episodes_that_are_over_are_kept(happens, why, alone, over,
+                                                                 small_chunks):
+    """Also those of its own chunk, 10 to 14."""
+    policy = Fatal(happens)
+    decide = policy if alone else None
+    with pytest.raises(Unfinished) as caught, Workers(1) as executor:
+        evaluate(policy, range(20), executor, make_env=WORLD, decide=decide)
+    assert [episode.seed for episode in caught.value.episodes] == over
+    assert str(caught.value) == f"{why}: 13 of 20 episodes are over"
+    whole = rollout(Script(stay), over, make_env=WORLD)
+    assert caught.value.episodes == whole
+
+
+def test_after_a_signal_the_episodes_that_are_over_are_kept(small_chunks, monkeypatch):
+    policy = Fatal(wait)
+    started = time.monotonic()
+    monkeypatch.setattr(stopping, "asked", lambda: time.monotonic() > started + 1)
+    with pytest.raises(Unfinished, match="stopped: 13 of 20 episodes are over") as caught:
+        with Workers(1) as executor:
+            evaluate(policy, range(20), executor, make_env=WORLD)
+    assert [e.seed for e in caught.value.episodes] == [*range(10), 10, 12, 14]
+    assert time.monotonic() - started < 3
+
+
+def test_other_executors_keep_the_chunks_that_are_over(small_chunks, monkeypatch):
+    with pytest.raises(Unfinished, match="terminated abruptly.*: 10 of 20") as caught:
+        with ProcessPoolExecutor(1) as executor:
+            evaluate(Fatal(kill_me), range(20), executor, make_env=WORLD)
+    assert [e.seed for e in caught.value.episodes] == [*range(10)]
+
+    def ask_to_stop():
+        monkeypatch.setattr(stopping, "asked", lambda: True)
+
+    policy = Fatal(ask_to_stop)
+    with pytest.raises(Unfinished, match="stopped: 10 of 20") as caught:
+        with ThreadPoolExecutor(1) as executor:
+            evaluate(policy, range(20), executor, make_env=WORLD)
+    assert [e.seed for e in caught.value.episodes] == [*range(10)]
+    assert len(policy.observed) < 40
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_signal_ends_a_rollout_between_two_plans(alone, monkeypatch):
+    policy = Script(wander)
+    decide = (lambda env, obs, rng: policy.plan(obs[None], rng)[0]) if alone else None
+    monkeypatch.setattr(stopping, "asked", lambda: len(policy.observed) == 3)
+    with pytest.raises(stopping.Stopped):
+        rollout(policy, [1, 2], decide=decide)
+    assert len(policy.observed) == 3

@@ -1,0 +1,229 @@
+"""How commands end: by signals at safe points, in one sentence, with nobody reading; and that two
+runs never share a folder."""
+from minidiff import folders, progress, stopping
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import ROOT
+
+PREAMBLE = """
+import os, signal, sys
+from pathlib import Path
+from minidiff import folders, progress, stopping
+
+def send(number):
+    os.kill(os.getpid(), number)
+"""
+
+
+def python(program, folder=None, shell="exec {}", **environment):
+    """A program in a process of its own, after PREAMBLE -> CompletedProcess."""
+    arguments = [sys.executable, "-c", PREAMBLE + textwrap.dedent(program)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run(["sh", "-c", shell.format('"$@"'), "sh", *arguments], cwd=folder,
+                          env=environment, capture_output=True, text=True, timeout=60)
+
+
+# ---- signals -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_sets_a_flag_and_work_goes_on_to_its_next_safe_point(number):
+    result = python(f"""
+        def work():
+            stopping.safe_point()
+            send({number})
+            print("in the middle", stopping.asked(), flush=True)
+            stopping.safe_point()
+            print("beyond")
+
+        stopping.listen()
+        sys.exit(stopping.run("work", work))
+        """)
+    assert result.stdout == "in the middle True\n"
+    assert result.stderr == "\nstopped\n" and result.returncode == 1
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_program_at_once(first, second):
+    result = python(f"stopping.listen(); send({first}); send({second}); print('not reached')")
+    assert (result.returncode, result.stdout, result.stderr) == (-second, "", "")
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP])
+def test_a_closed_terminal_may_be_told_of_again(first):
+    """The shell and the system both send SIGHUP; what is being saved then should be saved."""
+    result = python(f"stopping.listen(); send({first}); send(signal.SIGHUP); print('saved')")
+    assert (result.returncode, result.stdout) == (0, "saved\n")
+
+
+def test_nohup_is_respected():
+    result = python("stopping.listen(); send(signal.SIGHUP); print(stopping.asked())",
+                    shell="nohup {}")
+    assert result.stdout == "False\n"
+
+
+def test_ctrl_c_reaches_a_job_in_the_background_of_a_shell():
+    result = python("stopping.listen(); send(signal.SIGINT); print(stopping.asked())",
+                    shell="{} & wait $!")
+    assert result.stdout == "True\n"
+
+
+# ---- sentences -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("error, said", [
+    (ValueError("no such sampler"), "work: no such sampler\n"),
+    (FileNotFoundError(2, "No such file", "a"), "work: [Errno 2] No such file: 'a'\n"),
+    (RuntimeError("no display"), "work: no display\n"),
+    (MemoryError(), "work: MemoryError\n"),
+    (KeyboardInterrupt(), "\nstopped\n"),
+    (stopping.Stopped("stopped; half of it is in a.part"), "\nstopped; half of it is in a.part\n")],
+    ids=repr)
+def test_an_error_is_one_sentence(error, said, capsys):
+    def work(*arguments):
+        assert arguments == (1, 2)
+        raise error
+
+    assert stopping.run("work", work, 1, 2) == 1
+    assert capsys.readouterr().err == said
+
+
+def test_a_mistake_of_ours_is_no_sentence():
+    def work():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stopping.run("work", work)
+
+
+# ---- nobody reads --------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_printing_to_nobody_is_quiet(unbuffered):
+    program = "sys.exit(stopping.run('work', lambda: [print(n) for n in range(100_000)]))"
+    result = python(program, shell="{} | head -n 1", PYTHONUNBUFFERED=unbuffered)
+    assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+def test_work_goes_on_when_nobody_reads_what_it_says(tmp_path):
+    result = python("""
+        def work():
+            for n in range(10_000):
+                progress.say(n)
+            Path("done").touch()
+
+        sys.exit(stopping.run('work', work))
+        """, tmp_path, shell="({}; echo status $? >&2) | head -n 1")
+    assert (result.stdout, result.stderr) == ("0\n", "status 0\n")
+    assert (tmp_path / "done").exists()
+
+
+def test_what_cannot_be_written_for_another_reason_is_an_error(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("builtins.print", full)
+    with pytest.raises(OSError, match="No space"):
+        progress.say("a result")
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-", "2>/dev/full"])
+def test_work_needs_no_output_at_all(closed, tmp_path):
+    python("""
+        def work():
+            bar = progress.Progress("work", 1)
+            bar.show(1)
+            progress.say("a line")
+            Path("done").touch()
+
+        sys.exit(stopping.run('work', work))
+        """, tmp_path, shell=f"{{}} {closed}")
+    assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_what_the_terminal_cannot_show_is_replaced(encoding):
+    result = python("sys.exit(stopping.run('work', print, 'runs/\\u65e5'))",
+                    PYTHONIOENCODING=encoding)
+    assert result.stdout == ("runs/\u65e5\n" if encoding == "utf-8" else "runs/?\n")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# ---- the folder of a run -------------------------------------------------------------------------
+
+@pytest.fixture(params=["locks", "no locks"])
+def system(request, monkeypatch):
+    """Systems with fcntl, and those without, as Windows."""
+    if request.param == "no locks":
+        monkeypatch.setattr(folders, "fcntl", None)
+
+
+def test_a_folder_is_held_by_one_process_at_a_time(system, tmp_path):
+    folder = tmp_path / "runs" / "a"
+    with folders.hold(folder) as held:
+        assert held == folder and folder.is_dir()
+        with pytest.raises(folders.Taken, match="another process is at work in .*runs/a"):
+            with folders.hold(folder):
+                pass
+        with folders.hold(tmp_path / "runs" / "b"):
+            pass
+    with folders.hold(folder):
+        pass
+
+
+def test_folders_that_stay_empty_are_removed_and_others_are_kept(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ZeroDivisionError), folders.hold(tmp_path / "a" / "b"):
+        raise ZeroDivisionError
+    with folders.hold(tmp_path / "mine"):
+        pass
+    with folders.hold(tmp_path / "c" / "d") as folder:
+        (folder / "config.json").touch()
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert found == ["c", "c/d", "c/d/config.json", "mine"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_is_killed_leaves_its_folder_free_and_nothing_in_it(number, tmp_path):
+    with folders.hold(tmp_path / "run"):  # it is there before
+        pass
+    (tmp_path / "run").mkdir()
+    result = python(f"""
+        with folders.hold("run"):
+            stopping.listen()
+            send({number})
+            send({number})
+        """, tmp_path)
+    assert result.returncode == -number
+    assert os.listdir(tmp_path / "run") == []
+    with folders.hold(tmp_path / "run"):
+        pass
+
+
+def test_a_drive_that_cannot_lock_is_used_all_the_same(tmp_path, monkeypatch):
+    def refuse(descriptor, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(folders.fcntl, "flock", refuse)
+    with folders.hold(tmp_path / "run") as folder:
+        assert folder.is_dir()
+
+
+def test_a_new_run_takes_the_first_folder_that_is_free(tmp_path, capsys):
+    base = str(tmp_path / "pusht-mlp-0")
+    with folders.hold_next(base) as first:
+        assert str(first) == base
+        (first / "checkpoint.npz").touch()
+    assert capsys.readouterr().out == ""
+    with folders.hold_next(base) as second, folders.hold_next(base) as third:
+        assert [str(second), str(third)] == [base + "-2", base + "-3"]  # 2 has nothing in it yet
+    assert f"{base} is taken; this run goes into {base}-3\n" in capsys.readouterr().out
+    with pytest.raises(folders.Taken, match="already holds a run: continue it with --resume"):
+        with folders.hold_new(base):
+            pass
