@@ -21,7 +21,7 @@ EXACTLY = 32  # of them, on which the likelihood is
 
 def in_network_units(policy, obs, actions):
     """obs (B, obs_horizon, S), actions (B, H, D) -> x_0 (B, H, D), cond (B, F), normalised."""
-    frame = policy.task.frame(obs)
+    frame = demos.frame_of(policy.task, obs)
     cond = policy.normaliser.standardise(policy.task.features(obs, frame))
     return policy.normaliser.normalise(actions, frame), cond
 
