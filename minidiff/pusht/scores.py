@@ -20,6 +20,23 @@ class Episode(NamedTuple):
     decision_ms: float | None = None  # median time of a decision; None where episodes share a batch
 
 
+def wrong(episode):
+    """What no Episode can have, in words, or None: for those that come from a file."""
+    for name in ("seed", "steps"):
+        if type(getattr(episode, name)) is not int:
+            return f"{name} is no whole number"
+    if type(episode.success) is not bool:
+        return "success is neither true nor false"
+    most = {"score": 1, "final_coverage": 1 + 1e-9, "candidates": 1e9}
+    if episode.decision_ms is not None:
+        most["decision_ms"] = 1e12
+    for name, limit in most.items():
+        value = getattr(episode, name)
+        if type(value) not in (int, float) or not 0 <= value <= limit:
+            return f"{name} is {value!r}"
+    return None
+
+
 def summary(episodes):
     """The figures of a score sheet, with 95 % intervals for score and success, as a dictionary.
 

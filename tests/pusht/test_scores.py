@@ -182,9 +182,25 @@ def test_two_perfect_sheets_do_not_prove_that_there_is_no_difference():
     assert low < -0.01 and high > 0.01
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", "no JSON", '{"episodes": [{"seed": 1}]}'])
+@pytest.mark.parametrize("text", ["{}", "[1]", "no JSON", '{"episodes": [{"seed": 1}]}', "1",
+                                  '{"episodes": 3}', '{"episodes": [[1, 2]]}', "[" * 100_000])
 def test_compare_refuses_another_file_in_words(text, tmp_path):
     other = tmp_path / "other.json"
     other.write_text(text)
     with pytest.raises(ValueError, match=r"other\.json: not a file that eval.py --json wrote"):
         compare.main([write(tmp_path / "a.json", A), str(other)])
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"score": "good"}, "score is 'good'"), ({"score": float("nan")}, "score is nan"),
+    ({"score": 1.5}, "score is 1.5"), ({"score": None}, "score is None"),
+    ({"seed": 1.5}, "seed is no whole number"), ({"success": 1}, "success is neither"),
+    ({"steps": True}, "steps is no whole number"), ({"final_coverage": -1}, "final_coverage is -1"),
+    ({"decision_ms": [1]}, r"decision_ms is \[1\]"), ({"seed": 2}, "seed 2 is there twice")])
+def test_compare_refuses_what_no_episode_can_have(change, said, tmp_path):
+    rows = [episode._asdict() for episode in A]
+    rows[2] |= change
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps({"episodes": rows}))
+    with pytest.raises(ValueError, match=f"bad.json: episode 2: {said}"):
+        compare.main([write(tmp_path / "a.json", A), str(bad)])

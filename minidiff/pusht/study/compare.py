@@ -17,10 +17,19 @@ from .. import scores
 def read(path):
     """The Episodes in a file that eval.py --json wrote; ValueError for another file."""
     try:
-        rows = json.loads(Path(path).read_text())["episodes"]
-        return [scores.Episode(**row) for row in rows]
-    except (ValueError, KeyError, TypeError):
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))["episodes"]
+        episodes = [scores.Episode(**row) for row in rows]
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path}: not a file that eval.py --json wrote") from None
+    seeds = set()
+    for number, episode in enumerate(episodes):
+        problem = scores.wrong(episode)
+        if problem is None and episode.seed in seeds:
+            problem = f"seed {episode.seed} is there twice"
+        if problem:
+            raise ValueError(f"{path}: episode {number}: {problem}")
+        seeds.add(episode.seed)
+    return episodes
 
 
 def sentence(a, b, difference):
