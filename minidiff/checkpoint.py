@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import tempfile
 import threading
 import zipfile
 from pathlib import Path
@@ -44,6 +45,25 @@ def write_atomically(path, write):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path):
+    """Raise, before the work is done, for a path that write_atomically could not write to."""
+    if not str(path):
+        raise ValueError("the name of a file to write is empty: is a variable not set?")
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file to write")
+    if path.exists() and not path.is_file():
+        return  # a device or a pipe
+    folder = next(parent for parent in path.parents if parent.exists())  # the rest will be made
+    try:
+        if not folder.is_dir():
+            raise NotADirectoryError(0, f"{folder} is no folder")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written there ({error.strerror})") from None
 
 
 def clean(path):

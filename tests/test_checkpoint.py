@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -187,3 +189,101 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_old_file_whole(saved):
     assert killed.returncode == -signal.SIGKILL
     assert saved.read_bytes() == before
     assert checkpoint.load(saved)[1]["update"] == META["update"]
+
+
+# ---- where a file is written to ------------------------------------------------------------------
+
+def test_a_link_stays_a_link_and_its_file_is_written(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to(tmp_path / "deep" / "real.json")
+    checkpoint.write_json(tmp_path / "link.json", [1])
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "deep" / "real.json").read_text() == "[\n 1\n]"
+    assert os.listdir(tmp_path / "deep") == ["real.json"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    read = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    checkpoint.write_json(tmp_path / "pipe", {"a": 1})
+    reader.join(timeout=10)
+    assert json.loads(read[0]) == {"a": 1} and (tmp_path / "pipe").is_fifo()
+
+
+def test_threads_that_save_to_one_path_do_not_disturb_each_other(tmp_path):
+    def save(number):
+        for _ in range(20):
+            checkpoint.save(tmp_path / "p.npz", {"a": np.full(1000, number)}, {})
+
+    threads = [threading.Thread(target=save, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    arrays, _ = checkpoint.load(tmp_path / "p.npz")
+    assert np.ptp(arrays["a"]) == 0 and os.listdir(tmp_path) == ["p.npz"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere nobody can ask whether a process lives")
+def test_what_a_killed_save_left_behind_is_removed_by_the_next(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    left = tmp_path / f".p[1].npz.{gone.pid}.1.tmp"
+    others = [tmp_path / f".p[1].npz.{os.getpid()}.1.tmp",  # of a process that is at work
+              tmp_path / f".q.npz.{gone.pid}.1.tmp", tmp_path / ".p[1].npz.notes.tmp"]
+    for path in (left, *others):
+        path.write_text("half")
+    checkpoint.save(tmp_path / "p[1].npz", {}, {})
+    assert not left.exists() and all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize("name, error, said", [
+    ("", ValueError, "is empty: is a variable not set"), (".", IsADirectoryError, "is a folder"),
+    ("file/below.json", OSError, "cannot be written there")])
+def test_a_place_that_cannot_be_written_is_refused_beforehand(name, error, said, tmp_path,
+                                                              monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(error, match=said):
+        checkpoint.check_writable(name)
+    for good in ("new.json", "a/b/new.json", os.devnull):
+        checkpoint.check_writable(good)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+# ---- what a file says of itself ------------------------------------------------------------------
+
+def npz(path, **members):
+    """A .npz whose members are raw bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return path
+
+
+def header(shape, descr="'<f8'"):
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize("content, said", [
+    (header((10**9,)) + bytes(80), "it is shorter than it says"),
+    (header((10**9,), "'|S0'"), "should be numbers"),
+    (header((2,), "'<M8[s]'") + bytes(16), "should be numbers"),
+    (header((2,), "[('a', '<f8')]") + bytes(16), "should be numbers"),
+    (header((-1,)), "array 'a'"), (header("('x',)"), "array 'a'"), (b"", "array 'a'"),
+    (b"\x93NUMPY\x09\x00" + bytes(80), "array 'a'")])
+def test_an_array_that_lies_about_itself_is_refused(content, said, tmp_path):
+    path = npz(tmp_path / "a.npz", a=content)
+    with pytest.raises(ValueError, match=said):
+        checkpoint.read_npz(path, ("a",))
+    assert checkpoint.read_npz(path, ()) == ({}, ["a"])  # what nobody asks for is not read
+
+
+def test_only_what_is_asked_for_is_read(saved):
+    arrays, meta = checkpoint.load(saved, needs=("theta",))
+    assert list(arrays) == ["theta"] and meta["update"] == META["update"]

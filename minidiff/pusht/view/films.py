@@ -4,13 +4,13 @@ An animation (.webp or .gif) shows several plans at each decision, of which the 
 out. It needs one more package: pip install 'minidiff[film]'
 """
 import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from ... import stopping
 from ...beyond import options
+from ...checkpoint import check_writable
 from ...policy import run_episode
 from .. import SHIPPED_POLICY, rollout
 from ..env import PushTEnv
@@ -82,16 +82,9 @@ def _moving(policy, seed, noise_seed, plans, size, make_env):
 def _check_path(path, suffixes):
     """Raise for a picture that could not be saved, before anyone waits for it."""
     drawing.load_pygame()
-    path = Path(path).absolute()
-    if path.suffix not in suffixes:
+    if Path(path).suffix not in suffixes:
         raise ValueError(f"{path}: the name of this picture must end in {' or '.join(suffixes)}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder")
-    folder = next(parent for parent in path.parents if parent.exists())  # the rest will be made
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OSError(f"{path}: cannot be written there ({error.strerror})") from None
+    check_writable(path)
 
 
 def main(arguments):

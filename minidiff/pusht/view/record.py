@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ... import demos
-from ...checkpoint import write_atomically
+from ...checkpoint import check_writable, read_npz, write_atomically
 from ..env import PushTEnv
 from ..features import PUSHT
 from . import drawing, windows
@@ -162,13 +162,15 @@ def read(path):
     if not Path(path).exists():
         return EMPTY
     arrays = demos.read(path, tuple(EMPTY))
-    demos.check(arrays, PUSHT, path)
-    with np.load(path, allow_pickle=False) as file:
-        names = set(file.files)  # others would be lost when an episode is added
-    if names != set(EMPTY) or arrays["seed"].shape != arrays["episode_ends"].shape:
+    data = demos.check(arrays, PUSHT, path)
+    _, names = read_npz(path, ())  # others would be lost when an episode is added
+    seeds = arrays.get("seed", np.zeros(0))
+    whole = seeds.shape == data.episode_ends.shape and seeds.dtype.kind in "iu"
+    if set(names) != set(EMPTY) or not whole:
         raise ValueError(f"{path}: these demonstrations were not recorded here; choose another "
                          "file, and train.py --demos takes both")
-    return arrays
+    arrays = data._asdict() | {"seed": seeds}
+    return {name: arrays[name].astype(empty.dtype) for name, empty in EMPTY.items()}
 
 
 def append(path, states, actions, seed):
@@ -209,4 +211,5 @@ def main(arguments):
     args = parser.parse_args(arguments)
     if not args.file.endswith(".npz"):
         parser.error(f"{args.file}: the name of the file must end in .npz")
+    check_writable(args.file)
     windows.run(Record(args.file, args.seed, args.seeding))
