@@ -4,6 +4,7 @@ from minidiff.pusht.features import PUSHT
 
 import json
 import os
+import pty
 import random
 import re
 import shlex
@@ -43,8 +44,8 @@ def sentence(result, code=None):
 def trained(tmp_path_factory, demos_file):
     """The folder of a finished run, and what train.py printed."""
     folder = tmp_path_factory.mktemp("trained")
-    printed = succeeded(train(folder, "--demos", demos_file, "--out", "run", *SMALL))
-    return folder / "run", printed
+    printed = succeeded(train(folder, "--demos", demos_file, "--out", "my run", *SMALL))
+    return folder / "my run", printed
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def test_training_makes_the_whole_run_folder(trained):
 
 
 def test_the_next_command_that_training_prints_works(trained):
-    """As printed, but for fewer and shorter episodes."""
+    """As printed, but for fewer and shorter episodes. The folder's name has a space."""
     folder, printed = trained
     said = re.search(r"^next: (python eval\.py .*?)(   |$)", printed, re.M)[1]
     _, script, *arguments = shlex.split(said)
@@ -165,30 +166,41 @@ def uninterrupted(tmp_path_factory, demos_file):
     return folder / "run"
 
 
-def stopped(folder, demos_file, number):
-    """Train; send a signal soon after the first checkpoint -> exit status, stderr, steps done."""
-    started = command("train.py", "--demos", demos_file, "--out", "run", *LONG)
+def begun(folder, *arguments):
+    """Start to train into "my run"; wait for the first checkpoint -> the process."""
+    started = command("train.py", "--out", "my run", *LONG, *arguments)
     process = subprocess.Popen(started, cwd=folder, text=True, stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE)
-    path = folder / "run" / "checkpoint.npz"
-    while not path.exists() and process.poll() is None:
+    while not (folder / "my run" / "checkpoint.npz").exists() and process.poll() is None:
         time.sleep(0.005)
+    return process
+
+
+def stopped(folder, demos_file, *numbers):
+    """Train; send signals soon after the first checkpoint -> exit status, stderr, steps done."""
+    process = begun(folder, "--demos", demos_file)
     time.sleep(random.uniform(0, 0.4))
-    process.send_signal(number)
+    for number in numbers:
+        process.send_signal(number)
     error = process.communicate(timeout=60)[1]
-    done = checkpoint.load(path)[1]["update"]
+    done = checkpoint.load(folder / "my run" / "checkpoint.npz")[1]["update"]
     assert 0 < done < 1200, f"it was too late for a signal: {done} steps done"
     return process.returncode, error, done
 
 
-def test_a_killed_run_resumes_to_the_same_weights(uninterrupted, demos_file, tmp_path):
-    code, _, done = stopped(tmp_path, demos_file, signal.SIGKILL)
-    assert code == -signal.SIGKILL and done % 10 == 0
-    succeeded(train(tmp_path, "--resume", "run", "--save-every", 10, "--score-episodes", 0))
-    assert_same_run(uninterrupted, tmp_path / "run")
+WHOLE = ["checkpoint.npz", "config.json", "loss.png", "policy.npz"]  # but for scores
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("numbers", [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]])
+def test_a_killed_run_resumes_to_the_same_weights(numbers, uninterrupted, demos_file, tmp_path):
+    code, error, _ = stopped(tmp_path, demos_file, *numbers)
+    assert code in (-numbers[-1], 1) and "Traceback" not in error
+    succeeded(train(tmp_path, "--resume", "my run", "--save-every", 10, "--score-episodes", 0))
+    assert_same_run(uninterrupted, tmp_path / "my run")
+    assert sorted(os.listdir(tmp_path / "my run")) == WHOLE
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_run_saves_and_names_the_command_that_goes_on(number, uninterrupted, demos_file,
                                                                 tmp_path):
     code, error, done = stopped(tmp_path, demos_file, number)
@@ -196,9 +208,72 @@ def test_a_stopped_run_saves_and_names_the_command_that_goes_on(number, uninterr
     said = re.search(r"stopped at step (\d+) and saved; go on with: python (.*)", error)
     assert int(said[1]) == done
     succeeded(run(tmp_path, *shlex.split(said[2]), "--score-episodes", 0))
-    assert_same_run(uninterrupted, tmp_path / "run")
-    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.npz", "config.json", "loss.png",
-                                                    "policy.npz"]
+    assert_same_run(uninterrupted, tmp_path / "my run")
+    assert sorted(os.listdir(tmp_path / "my run")) == WHOLE
+
+
+def test_when_its_terminal_is_closed_a_run_saves(demos_file, tmp_path):
+    """What it says then goes nowhere, which is no error."""
+    parent, child = pty.openpty()
+    arguments = command("train.py", "--demos", demos_file, "--out", "run", *LONG,
+                        "--steps", 100_000)
+    program = ("import fcntl, os, sys, termios; os.setsid(); "
+               "fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])")
+    process = subprocess.Popen([arguments[0], "-c", program, *arguments], cwd=tmp_path,
+                               stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    while not (tmp_path / "run" / "checkpoint.npz").exists() and process.poll() is None:
+        time.sleep(0.005)
+    os.close(parent)
+    assert process.wait(timeout=10) == 1
+    done = checkpoint.load(tmp_path / "run" / "checkpoint.npz")[1]["update"]
+    assert 0 < done < 100_000 and sorted(os.listdir(tmp_path / "run")) == WHOLE[:2]
+
+
+def test_ctrl_c_while_it_scores_keeps_the_run(demos_file, tmp_path):
+    options = [*SMALL, "--steps", 5, "--score-episodes", 1000, "--out", "run"]
+    process = subprocess.Popen(command("train.py", "--demos", demos_file, *options), cwd=tmp_path,
+                               text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               start_new_session=True)
+    while not process.stdout.readline().startswith("trained in"):
+        assert process.poll() is None
+    time.sleep(1)
+    started = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=10)
+    assert time.monotonic() - started < 2 and process.returncode == 1
+    assert re.search(r"\nincomplete, stopped: \d+ of 1000 episodes are over; the run itself is "
+                     r"complete\n$", error)
+    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.npz", "config.json", "policy.npz",
+                                                    "scores.json"]
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["ancestral"]["incomplete"].startswith("stopped: ")
+
+
+# ---- two runs, one folder ------------------------------------------------------------------------
+
+def test_a_folder_in_use_is_refused_before_any_work(demos_file, tmp_path):
+    process = begun(tmp_path, "--demos", demos_file, "--steps", 100_000)
+    try:
+        for options in (["--resume", "my run"], ["--demos", demos_file, "--out", "my run"]):
+            said = sentence(train(tmp_path, *options), 1)
+            assert said == "train.py: another process is at work in my run"
+        process.send_signal(signal.SIGINT)
+        assert "stopped at step" in process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
+    assert sorted(os.listdir(tmp_path / "my run")) == WHOLE[:2]
+
+
+def test_runs_without_a_name_are_numbered(demos_file, tmp_path):
+    options = ("--demos", demos_file, *LONG, "--steps", 5)
+    printed = [succeeded(train(tmp_path, *options)) for _ in range(3)]
+    assert sorted(os.listdir(tmp_path / "runs")) == ["pusht-mlp-0", "pusht-mlp-0-2",
+                                                     "pusht-mlp-0-3"]
+    assert "taken" not in printed[0]
+    assert printed[2].startswith("runs/pusht-mlp-0 is taken; this run goes into "
+                                 "runs/pusht-mlp-0-3\n")
+    assert "next: python eval.py runs/pusht-mlp-0-3 " in printed[2]
 
 
 def test_a_finished_run_resumes_to_itself(trained, tmp_path):
@@ -234,8 +309,9 @@ def test_a_resumed_run_finds_its_files_of_demonstrations_again(arrays, demos_fil
 def test_a_run_is_never_overwritten(trained, demos_file):
     folder = trained[0]
     before = (folder / "checkpoint.npz").read_bytes()
-    said = sentence(train(folder.parent, "--demos", demos_file, "--out", "run", *SMALL))
-    assert "run already holds a run: continue it with --resume run, or choose another" in said
+    said = sentence(train(folder.parent, "--demos", demos_file, "--out", "my run", *SMALL))
+    assert said.endswith("my run already holds a run: continue it with --resume 'my run', "
+                         "or choose another folder")
     assert (folder / "checkpoint.npz").read_bytes() == before
 
 
@@ -266,7 +342,7 @@ def test_help_explains_every_flag():
     ("--demos d.npz --net conv --width 12", "--width must be a multiple of 8 for --net conv, not"),
     ("--demos d.npz --save-every 0", "--save-every must be at least 1, not 0"),
     ("--demos d.npz --out notes.txt", "notes.txt"),
-    ("--resume nowhere", "train.py: nowhere/checkpoint.npz: no such checkpoint"),
+    ("--resume nowhere", "train.py: nowhere: there is no such run"),
     ("--resume broken", "train.py: broken/checkpoint.npz: this is not a minidiff checkpoint"),
     ("--resume broken --lr 1", "--resume goes on with the run's own config and folder; it takes "
                                "no --lr"),

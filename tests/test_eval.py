@@ -4,11 +4,15 @@ from minidiff.pusht.features import PUSHT
 from minidiff.training import Config, Trainer
 
 import json
+import os
 import re
+import signal
+import subprocess
+import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, command, run
 
 pytestmark = pytest.mark.slow  # each test runs the command at least once
 
@@ -54,7 +58,7 @@ def test_the_json_file_has_every_episode_and_a_summary_that_agrees(trained):
     assert summary["score_ci95"][0] <= summary["score"] <= summary["score_ci95"][1]
     assert summary["plan_ms"] > 0 and summary["seconds"] > 0
     assert sheet["checkpoint"] == "run/checkpoint.npz" and sheet["options"]["episodes"] == 3
-    assert sheet["config"]["steps"] == 60
+    assert sheet["config"]["steps"] == 60 and sheet["incomplete"] is None
 
 
 def test_the_same_evaluation_is_identical_whatever_the_workers(trained):
@@ -111,6 +115,92 @@ def test_help_explains_every_option():
         words = re.sub(r"--?[a-zA-Z-]+|\{.*?\}|\b[A-Z_]{2,}\b|\(default: .*?\)", " ", entry,
                        flags=re.S)
         assert re.search(r"[a-zA-Z_]{2,}", words), f"not explained: {entry}"
+
+
+def test_nobody_reads_what_it_says_and_the_file_is_written_all_the_same(trained):
+    words = " ".join(command("eval.py", "run", *QUICK, "--json", "c.json"))
+    result = subprocess.run(["sh", "-c", f"({words}; echo status $? >&2) | head -n 1"],
+                            cwd=trained, capture_output=True, text=True, timeout=60)
+    assert result.stdout.startswith("run/checkpoint.npz: mlp") and "\nstatus 0\n" in result.stderr
+    assert "Error" not in result.stderr
+    assert len(json.loads((trained / "c.json").read_text())["episodes"]) == 3
+
+
+# ---- when it ends early --------------------------------------------------------------------------
+
+MANY = "--sampler ddim --sampler-steps 4 --episodes 5000 --workers 2".split()
+
+
+@pytest.fixture
+def scoring(tmp_path):
+    """The shipped policy is scored, in a process group of its own; some episodes are over."""
+    process = subprocess.Popen(command("eval.py", *MANY, "--json", "a.json"), cwd=tmp_path,
+                               text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               start_new_session=True)
+    assert " left" in process.stderr.readline()  # the first line of progress
+    yield process
+    if in_group(process):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def in_group(process):
+    """The process ids in a process group that have not ended."""
+    table = subprocess.run(["ps", "-eo", "pgid=,pid=,stat="], capture_output=True, text=True).stdout
+    rows = [row.split() for row in table.splitlines()]
+    return [int(pid) for group, pid, stat in rows
+            if int(group) == process.pid and not stat.startswith("Z")]
+
+
+def gone(process, seconds):
+    """Whether nothing of a process group is left after so many seconds at most."""
+    end = time.monotonic() + seconds
+    while in_group(process) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not in_group(process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_within_two_seconds_with_what_is_over(number, scoring, tmp_path):
+    started = time.monotonic()
+    os.killpg(scoring.pid, number)  # as a terminal does: to the workers, too
+    out, error = scoring.communicate(timeout=10)
+    assert time.monotonic() - started < 2
+    assert scoring.returncode == 1 and gone(scoring, 0) and "Traceback" not in error
+    sheet = json.loads((tmp_path / "a.json").read_text())
+    n = len(sheet["episodes"])
+    assert 50 <= n == sheet["summary"]["n"] < 5000
+    assert sheet["incomplete"] == f"stopped: {n} of 5000 episodes are over"
+    assert f"({n} episodes, " in out and "every episode: a.json" in out
+    assert f"eval.py: incomplete, stopped: {n} of 5000 episodes are over. Success ends" in error
+
+
+def test_a_second_ctrl_c_ends_it_at_once(scoring):
+    os.killpg(scoring.pid, signal.SIGINT)
+    os.killpg(scoring.pid, signal.SIGINT)
+    _, error = scoring.communicate(timeout=2)
+    assert scoring.returncode in (-signal.SIGINT, 1) and "Traceback" not in error
+    assert gone(scoring, 2)
+
+
+def test_when_it_is_killed_its_workers_end(scoring):
+    assert len(in_group(scoring)) == 3
+    scoring.kill()
+    scoring.communicate(timeout=5)  # which waits for all who hold its output open
+    assert gone(scoring, 5)
+
+
+def test_when_a_worker_is_killed_it_reports_what_is_over(scoring, tmp_path):
+    worker = max(in_group(scoring))
+    os.kill(worker, signal.SIGKILL)
+    out, error = scoring.communicate(timeout=10)
+    assert scoring.returncode == 1 and gone(scoring, 0) and "Traceback" not in error
+    sheet = json.loads((tmp_path / "a.json").read_text())
+    n = len(sheet["episodes"])
+    assert 50 <= n < 5000 and f"({n} episodes, " in out
+    assert sheet["incomplete"] == ("a worker process died (signal 9, perhaps because memory ran "
+                                   f"out): {n} of 5000 episodes are over")
+    assert sheet["incomplete"] in error
 
 
 # ---- what it refuses -----------------------------------------------------------------------------

@@ -1,9 +1,14 @@
 """python -m minidiff.pusht: the table of commands, one by one, and errors as sentences."""
+from minidiff import stopping
+from minidiff.pusht import SHIPPED_POLICY
 from minidiff.pusht import __main__ as commands
 
 import importlib
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT
@@ -54,6 +59,39 @@ def test_an_error_becomes_a_sentence(error, code, said, monkeypatch, capsys):
     monkeypatch.setattr(compare, "main", fail)
     assert commands.main(["compare", "a", "b"]) == code
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["film", SHIPPED_POLICY, "a.png"], "stopped; a.png was not drawn"),
+    (["film", SHIPPED_POLICY, "a.gif"], "stopped; a.gif was not drawn"),
+    (["bound", SHIPPED_POLICY, "demos.npz"], "stopped"),
+    (["forks", SHIPPED_POLICY], "stopped"),
+    (["collect", "--out", "a.npz"], "stopped; nothing was written"),
+    (["collect", "--visited", SHIPPED_POLICY, "--out", "a.npz"], "stopped; nothing was written")])
+def test_after_a_signal_each_command_says_what_it_leaves(arguments, said, demos_file, tmp_path,
+                                                         monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.symlink(demos_file, "demos.npz")
+    monkeypatch.setattr(stopping, "asked", lambda: True)
+    assert commands.main([str(argument) for argument in arguments]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert os.listdir() == ["demos.npz"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments, said", [
+    (["forks", SHIPPED_POLICY], "stopped"),
+    (["film", SHIPPED_POLICY, "a.png", "--episodes", "200"], "stopped; a.png was not drawn")])
+def test_ctrl_c_ends_a_command_in_a_sentence(arguments, said, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minidiff.pusht", *map(str, arguments)], cwd=tmp_path, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)})
+    time.sleep(4)  # long enough to have begun
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=10)
+    assert process.returncode == 1 and error.splitlines()[-1] == said
+    assert "Traceback" not in error and os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["", *commands.COMMANDS])
