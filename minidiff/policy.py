@@ -109,10 +109,9 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     """The DiffusionPolicy of such contents. ValueError where they do not fit together."""
     if meta.get("task") != task.name:
         raise ValueError(f"a policy for the task '{meta.get('task')}', not for '{task.name}'")
-    try:
-        config = Config(**meta["config"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"its config is not one of this version: {error!r}") from None
+    if type(meta.get("update")) is not int or type(meta.get("cpu_seconds")) not in (int, float):
+        raise ValueError("'update' and 'cpu_seconds' are no numbers")
+    config = config_of(meta)
     if sampler is ancestral_sampling and config.objective not in LOSSES:
         raise ValueError(f"trained by --objective {config.objective}, so it predicts no noise: "
                          "minidiff.beyond.load knows its sampler")
@@ -139,6 +138,14 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     options = {"action_horizon": min(2, config.pred_horizon), "clip": config.clip} | options
     return DiffusionPolicy(eps_theta, Schedule(arrays["beta"]), task, normaliser,
                            config.obs_horizon, config.pred_horizon, sampler=sampler, **options)
+
+
+def config_of(meta):
+    """The Config in a file's meta; ValueError where it is none."""
+    try:
+        return Config(**meta["config"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its config is not one of this version: {error!r}") from None
 
 
 def from_trainer(trainer, sampler=ancestral_sampling, **options):

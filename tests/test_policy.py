@@ -1,7 +1,7 @@
 """The receding-horizon policy: its plan, an episode with it, and the file that it comes from."""
-from minidiff import checkpoint, demos, policy
-from minidiff.beyond import bind
-from minidiff.demos import Normaliser
+from minidiff import beyond, checkpoint, demos, policy
+from minidiff.beyond import OBJECTIVES, bind
+from minidiff.demos import BOUND, Normaliser
 from minidiff.diffusion import SCHEDULES, ancestral_sampling
 from minidiff.policy import DiffusionPolicy, history, run_episode
 from minidiff.pusht.features import PUSHT
@@ -10,6 +10,7 @@ from minidiff.training import Config, Diverged, Trainer
 
 import dataclasses
 import functools
+import pickle
 import shutil
 from types import SimpleNamespace
 
@@ -68,10 +69,73 @@ def test_the_network_is_shown_the_standardised_features(tiny_policy):
     obs = some_obs(3)
     plan = dataclasses.replace(planner, eps_theta=spy).plan(obs, np.random.default_rng(1))
     assert np.array_equal(plan, planner.plan(obs, np.random.default_rng(1)))
-    expected = planner.normaliser.standardise(PUSHT.features(obs, PUSHT.frame(obs)))
+    features = PUSHT.features(obs, PUSHT.frame(obs))
+    expected = (features - planner.normaliser.mean) / planner.normaliser.std
+    expected = np.clip(expected, -BOUND, BOUND).astype(np.float32)
     assert len(shown) == 6
     for cond in shown:
         np.testing.assert_array_equal(cond, expected)
+
+
+def test_a_plan_looks_at_its_observations_once(tiny_policy):
+    """Frame and features do not change while the chain goes down."""
+    calls = []
+
+    def frame(obs):
+        calls.append("frame")
+        return PUSHT.frame(obs)
+
+    def features(obs, frame):
+        calls.append("features")
+        return PUSHT.features(obs, frame)
+
+    task = PUSHT._replace(frame=frame, features=features)
+    planner = dataclasses.replace(tiny_policy(), task=task)
+    planner.plan(some_obs(3), np.random.default_rng(0))
+    assert calls == ["frame", "features"]
+    calls.clear()
+    assert len(list(planner.denoise(some_obs(3), np.random.default_rng(0)))) == 7
+    assert calls == ["frame", "features"]
+
+
+def test_a_frame_that_is_given_to_features_is_that_of_the_plan(tiny_policy):
+    origin = np.full((3, 2), 7.0)
+    axes = np.tile(np.eye(2), (3, 1, 1))
+    given = []
+
+    def features(obs, frame):
+        given.append(frame)
+        return np.zeros((len(obs), 43))
+
+    task = PUSHT._replace(frame=lambda obs: (origin, axes), features=features)
+    planner = dataclasses.replace(tiny_policy(), task=task)
+    plan = planner.plan(some_obs(3), np.random.default_rng(0))
+    (seen_origin, seen_axes), = given
+    assert seen_origin is origin and seen_axes is axes
+    origin += 100
+    moved = planner.plan(some_obs(3), np.random.default_rng(0))
+    np.testing.assert_allclose(moved, plan + 100, rtol=0, atol=1e-9)
+
+
+def test_a_task_without_a_frame_plans_in_its_own_units(tiny_policy):
+    """Actions are then x_0 times the scale, about the centre, wherever the observations are."""
+    def nothing(obs, frame):
+        assert frame is None
+        return np.zeros((len(obs), 43))
+
+    normaliser = tiny_policy().normaliser
+    normaliser = normaliser._replace(centre=np.array([3.0, -5.0]),
+                                     scale=np.arange(1.0, 17).reshape(8, 2))
+    task = PUSHT._replace(frame=None, features=nothing)
+    planner = dataclasses.replace(tiny_policy(), task=task, normaliser=normaliser)
+    plan = planner.plan(some_obs(3), np.random.default_rng(0))
+    elsewhere = planner.plan(some_obs(3, seed=9), np.random.default_rng(0))
+    assert np.array_equal(plan, elsewhere)
+    steps = list(planner.denoise(some_obs(3), np.random.default_rng(0)))
+    assert np.array_equal(steps[-1], plan)
+    x_T = np.random.default_rng(0).standard_normal((3, 8, 2), dtype=np.float32)
+    expected = x_T * np.arange(1.0, 17).reshape(8, 2) + [3.0, -5.0]
+    np.testing.assert_allclose(steps[0], expected, rtol=1e-6, atol=1e-5)
 
 
 def test_the_ideal_plan_is_cut_off_at_the_clip():
@@ -324,11 +388,69 @@ def test_a_learned_variance_is_what_a_plan_is_sampled_with(arrays):
     assert np.abs(plan - plan_of(policy.from_trainer(learner, beta))).max() > 0.1
 
 
+def test_a_guided_policy_with_a_learned_variance_can_be_pickled(arrays, tmp_path):
+    """Rollouts send policies to other processes; the copy plans as the policy does."""
+    learner = small_trainer(arrays, objective="hybrid", outputs=2, drop_cond=0.2)
+    policy.save(tmp_path / "p.npz", learner)
+    plain, _ = policy.load(tmp_path / "p.npz", PUSHT)
+    guided, _ = beyond.load(tmp_path / "p.npz", PUSHT, guidance=1.5)
+    plan = plan_of(guided)
+    assert np.isfinite(plan).all() and np.abs(plan - plan_of(plain)).max() > 0.1
+    for planner in (plain, guided):
+        assert np.array_equal(plan_of(pickle.loads(pickle.dumps(planner))), plan_of(planner))
+
+
+def test_regression_is_refused_by_the_path_and_loads_beyond_it(arrays, tmp_path):
+    learner = small_trainer(arrays, objective="mse", outputs=OBJECTIVES["mse"].outputs)
+    policy.save(tmp_path / "p.npz", learner)
+    with pytest.raises(ValueError, match="it predicts no noise: minidiff.beyond.load knows"):
+        policy.load(tmp_path / "p.npz", PUSHT)
+    with pytest.raises(ValueError, match="it predicts no noise"):
+        policy.from_trainer(learner)
+    loaded, meta = beyond.load(tmp_path / "p.npz", PUSHT)
+    assert meta["config"]["objective"] == "mse"
+    assert np.array_equal(plan_of(loaded), plan_of(loaded, seed=2))  # nothing of it is random
+
+
 @pytest.mark.parametrize("arrays_changed, meta_changed, said", [
     ({}, {"task": "chess"}, "a policy for the task 'chess', not for 'pusht'"),
+    ({"mean": np.zeros(42)}, {}, "which do not fit"),
+    ({"std": np.zeros(43)}, {}, "std and scale must be above 0"),
+    ({"scale": np.full((8, 1), -1.0)}, {}, "std and scale must be above 0"),
+    ({"scale": np.ones((8, 2))}, {}, "which do not fit"),
+    ({"centre": np.zeros(3)}, {}, "which do not fit"),
+    ({"std": np.full(43, np.nan)}, {}, "array 'std' is not made of finite numbers"),
+    ({"beta": np.full(6, 1)}, {}, "array 'beta' is not made of finite numbers"),
+    ({}, {"update": "many"}, "'update' and 'cpu_seconds' are no numbers"),
+    ({}, {"cpu_seconds": None}, "'update' and 'cpu_seconds' are no numbers"),
+    ({}, {"config": None}, "its config is not one of this version"),
+    ({}, {"config": {"colour": "red"}}, "its config is not one of this version"),
+    ({}, {"T": 0}, "--T must be at least 1, not 0"),
     ({"ema": np.zeros(3)}, {}, "do not fit the config"),
     ({"beta": np.full(6, 0.1)}, {}, "do not fit the config"),
     ({}, {"width": 24}, "do not fit the config"),
+    ({"mean": np.full(43, np.nan)}, {}, "'mean' is not made of finite numbers"),
+    ({"std": np.zeros(43)}, {}, "std and scale must be above 0"),
+    ({"scale": np.full((8, 1), -1.0)}, {}, "std and scale must be above 0"),
+    ({"scale": np.ones((7, 1))}, {}, "which do not fit"),
+    ({"centre": np.zeros(3)}, {}, "which do not fit"),
+    ({"std": np.ones(44)}, {}, "which do not fit"),
+    ({"ema": np.zeros(3, int)}, {}, "'ema' is not made of finite numbers"),
+    ({"beta": np.array(["a"])}, {}, "'beta' is not made of finite numbers"),
+    ({}, {"config": {}}, "which do not fit"),
+    ({}, {"update": "many"}, "'update' and 'cpu_seconds' are no numbers"),
+    ({}, {"cpu_seconds": None}, "'update' and 'cpu_seconds' are no numbers"),
+    ({}, {"config": None}, "its config is not one of this version"),
+    ({}, {"config": {"depth": 3}}, "its config is not one of this version"),
+    ({}, {"width": 8000, "blocks": 900}, "is too large"),
+    ({}, {"width": "16"}, "--width must be of the type int, not '16'"),
+    ({}, {"T": 6.0}, "--T must be of the type int, not 6.0"),
+    ({}, {"blocks": True}, "--blocks must be of the type int, not True"),
+    ({}, {"precondition": 1}, "--precondition must be of the type bool, not 1"),
+    ({}, {"clip": float("nan")}, "--clip must be at least 0.001, not nan"),
+    ({}, {"clip": float("inf")}, "--clip must be at most 1000000.0, not inf"),
+    ({}, {"T": 10**12}, "--T must be at most 100000, not 1000000000000"),
+    ({}, {"net": ["mlp"]}, "--net must be of the type str, not ['mlp']"),
     ({}, {"objective": "mse"}, "trained by --objective mse, so it predicts no noise")], ids=str)
 def test_files_that_do_not_fit_are_refused_in_words(
         trainer, arrays_changed, meta_changed, said, tmp_path):

@@ -76,6 +76,8 @@ def test_each_step_has_its_own_rows_timesteps_and_noise():
         assert t.shape == (32,) and t.min() >= 1 and t.max() <= 6
         assert eps.shape == x0.shape and eps.dtype == np.float32
         assert weight is trainer.weight
+        assert len(np.unique(t)) > 1
+        assert len(np.unique(eps, axis=0)) == 32  # each sample has its own
     assert set(np.concatenate([t for _, t, *_ in spy.calls])) == set(range(1, 7))
     for first, second in zip(spy.calls, spy.calls[1:]):
         for before, after in zip(first[:4], second[:4]):
@@ -244,6 +246,57 @@ def test_a_run_does_not_go_on_with_other_demonstrations(tmp_path):
         other.restore(*policy.read(tmp_path / "checkpoint.npz", STATE))
 
 
+def changed(name, change):
+    """What a stopped run holds, with change(its array), and its meta."""
+    stopped = make()
+    for _ in range(4):
+        stopped.step()
+    _, meta = policy.contents(stopped)
+    arrays = stopped.state() | {"losses": stopped.losses[:4]}
+    if name:
+        arrays[name] = change(arrays[name].copy())
+    return arrays, meta | {"rng": stopped.rng.bit_generator.state}
+
+
+def not_finite(array):
+    array.flat[1] = np.inf
+    return array
+
+
+@pytest.mark.parametrize("name", ["theta", "ema", "m", "v", "losses"])
+@pytest.mark.parametrize("change, said", [
+    (lambda array: array[:-1], "is float32 "),
+    (lambda array: array[:1], "is float32 "),
+    (np.float64, "is float64 "),
+    (not_finite, "is not finite")], ids=["short", "one number", "float64", "inf"])
+def test_a_run_with_an_array_that_does_not_fit_is_refused_by_name(name, change, said):
+    """And the Trainer is as it was: it trains to the same weights as any other."""
+    trainer = make()
+    before = state(trainer)
+    with pytest.raises(ValueError, match=f"array '{name}' {said}"):
+        trainer.restore(*changed(name, change))
+    assert state(trainer) == before
+
+
+@pytest.mark.parametrize("update", [-1, 11, None, 4.0, "4"])
+def test_a_run_of_a_number_of_steps_that_cannot_be_is_refused(update):
+    trainer = make()
+    arrays, meta = changed(None, None)
+    with pytest.raises(ValueError, match=f"a run of 10 steps cannot have done {update}"):
+        trainer.restore(arrays, meta | {"update": update})
+    assert trainer.n == trainer.optimiser.n == 0
+
+
+@pytest.mark.parametrize("rng", [None, {}, {"bit_generator": "MT19937"}, "PCG64"], ids=str)
+def test_a_run_whose_random_state_is_damaged_is_refused(rng):
+    trainer = make()
+    before = state(trainer)
+    arrays, meta = changed(None, None)
+    with pytest.raises(ValueError, match="random generator is damaged"):
+        trainer.restore(arrays, meta | {"rng": rng})
+    assert state(trainer) == before
+
+
 def test_cpu_seconds_add_up_over_sessions(tmp_path):
     first = make()
     finish(first)
@@ -280,6 +333,18 @@ def test_cpu_seconds_add_up_over_sessions(tmp_path):
     ({"weight_decay": -1e-4}, "--weight-decay must be at least 0, not -0.0001"),
     ({"ema": 1.0}, "--ema must be below 1, not 1.0"),
     ({"seed": -1}, "--seed must be at least 0, not -1"),
+    ({"outputs": 1001}, "--outputs must be at most 1000, not 1001"),
+    ({"width": 8193}, "--width must be at most 8192, not 8193"),
+    ({"T": 100_001}, "--T must be at most 100000, not 100001"),
+    ({"batch": 10**7}, "--batch must be at most 1000000, not 10000000"),
+    ({"lr": float("inf")}, "--lr must be at most 1e+39, not inf"),
+    ({"steps": 2.5}, "--steps must be of the type int, not 2.5"),
+    ({"T": "100"}, "--T must be of the type int, not '100'"),
+    ({"blocks": True}, "--blocks must be of the type int, not True"),
+    ({"lr": "0.1"}, "--lr must be of the type float, not '0.1'"),
+    ({"lr": True}, "--lr must be of the type float, not True"),
+    ({"precondition": 1}, "--precondition must be of the type bool, not 1"),
+    ({"objective": None}, "--objective must be of the type str, not None"),
 ], ids=str)
 def test_a_value_that_makes_no_sense_is_refused_by_name(options, said):
     with pytest.raises(ValueError) as error:
@@ -287,6 +352,41 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(options, said):
     assert str(error.value).startswith(said)
 
 
+def test_values_at_their_limits_are_accepted():
+    least = Config(width=0, obs_horizon=1, pred_horizon=1, T=1, steps=1, batch=1, drop_cond=0,
+                   warmup=0, weight_decay=0, ema=0, seed=0, lr=1e-9, clip=1e-3)
+    assert least.width == 256 and least.drop_cond == least.ema == 0
+    assert Config(width=8192, T=100_000, outputs=1000, weight_decay=1).weight_decay == 1
+
+
 def test_the_width_by_default_is_that_of_the_network():
     assert Config().width == 256 and Config(net="conv").width == 64
     assert Config(width=24).width == 24 and Config(net="conv", width=16).width == 16
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"update": 2.5}, "cannot have done 2.5"), ({"update": -1}, "cannot have done -1"),
+    ({"update": 10**9}, "cannot have done 1000000000"), ({"rng": None}, "random generator"),
+    ({"rng": {"bit_generator": "PCG64"}}, "random generator"),
+    ({"cpu_seconds": "long"}, "random generator"), ({"demos_sha256": 5}, "not the demonstrations"),
+    ({"theta": np.zeros(3, np.float32)}, "array 'theta' is float32 (3,), not"),
+    ({"m": np.zeros(3)}, "array 'm' is float64 (3,), not"), ({"v": np.nan}, "'v' is not finite"),
+    ({"losses": np.zeros(99, np.float32)}, "array 'losses' is float32 (99,), not"),
+    ({"loss_by_t": np.zeros((2, 2), np.float32)}, "array 'loss_by_t' is")], ids=str)
+def test_a_damaged_run_is_refused_in_words_and_changes_nothing(change, said, tmp_path):
+    trainer = make()
+    for _ in range(3):
+        trainer.step()
+    policy.save(tmp_path / "run.npz", trainer, resumable=True)
+    arrays, meta = policy.read(tmp_path / "run.npz", STATE)
+    for name, value in change.items():
+        if name in arrays:
+            arrays[name] = np.full_like(arrays[name], value) if np.isscalar(value) else value
+        else:
+            meta[name] = value
+    fresh = make()
+    before = fresh.net.theta.copy()
+    with pytest.raises(ValueError) as error:
+        fresh.restore(arrays, meta)
+    assert said in str(error.value)
+    assert fresh.n == 0 and np.array_equal(fresh.net.theta, before)

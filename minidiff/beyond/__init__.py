@@ -69,17 +69,22 @@ def load(path, task, sampler=None, guidance=0.0, action_horizon=None, start_nois
     options: the sampler's own. ValueError where the network was not trained for what is asked.
     """
     _, meta = policies.read(path)
-    config = meta["config"]
-    fitting = OBJECTIVES[config["objective"]].samplers
+    try:
+        config = policies.config_of(meta)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if config.objective not in OBJECTIVES:
+        raise ValueError(f"{path}: trained for '{config.objective}', which nobody here knows")
+    fitting = OBJECTIVES[config.objective].samplers
     name = sampler or fitting[0]
     function = bind(name, **options)
-    trained = f"{path}: trained by --objective {config['objective']}"
+    trained = f"{path}: trained by --objective {config.objective}"
     if name not in fitting:
         raise ValueError(f"{trained}, so its plans come from the sampler {' or '.join(fitting)}, "
                          f"not from {name}")
-    if options.get("variance") == "learned" and config["outputs"] != 2:
+    if options.get("variance") == "learned" and config.outputs != 2:
         raise ValueError(f"{trained}, which learns no variance")
-    if guidance and not config["drop_cond"]:
+    if guidance and not config.drop_cond:
         raise ValueError(f"{path}: guidance needs a network that was trained with --drop-cond "
                          "above 0")
     changes = {"start_noise": start_noise}
