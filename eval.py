@@ -8,9 +8,9 @@
     python eval.py runs/pusht-mlp-0 --kick-block 50 45    the block is kicked: 50 px, 45 degrees
 
 Score is the mean over episodes of the highest min(coverage / 0.95, 1) that was reached; success is
-the share of episodes with coverage above 0.95 at some step. Use seeds below 10,000 for tuning (the
-demonstrations that come with minidiff start from other ones), and seeds from 100,000 on for the
-result that you report.
+the share of episodes with coverage above 0.95 at some step. Use seeds 3000 to 9999 for tuning (the
+demonstrations that come with minidiff start from seeds below 3000), and seeds from 100,000 on for
+the result that you report.
 
 Ctrl-C ends it with the figures of the episodes that are over, marked as incomplete.
 
@@ -49,7 +49,7 @@ def parse_arguments():
 
     add = parser.add_argument_group("what to run").add_argument
     add("--episodes", type=count, default=100, metavar="N", help="how many (default: 100)")
-    add("--seed", type=int, default=5000,
+    add("--seed", type=options.seed, default=5000,
         help="start of the first episode; the next ones follow (default: 5000)")
     add("--max-steps", type=count, default=300, metavar="N",
         help="an episode ends after so many steps, or with success (default: 300)")
@@ -61,7 +61,7 @@ def parse_arguments():
     options.add_arguments(parser)
 
     add = parser.add_argument_group("how a plan is chosen").add_argument
-    add("--candidates", type=count, default=1, metavar="K",
+    add("--candidates", type=options.bounded(int, 1, 10_000), default=1, metavar="K",
         help="plans sampled for each decision; each is tried in a copy of the simulator, which a "
              "policy alone does not have, and the best is carried out (default: 1)")
     add("--budget-ms", type=options.bounded(float, 0, 1_000_000), metavar="MS",
@@ -79,12 +79,15 @@ def parse_arguments():
         help="steps from choosing an action to carrying it out (default: 0)")
 
     add = parser.add_argument_group("output").add_argument
-    add("--json", metavar="FILE", help="write every episode and the summary to FILE")
+    add("--json", metavar="FILE", type=options.named,
+        help="write every episode and the summary to FILE")
     return parser.parse_args()
 
 
 def main():
     args = parse_arguments()
+    if args.json:
+        checkpoint.check_writable(args.json)
     policy, meta, sampling = options.load_policy(args, PUSHT, SHIPPED_POLICY)
     config = meta["config"]
     path = find(args.run or SHIPPED_POLICY)

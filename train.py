@@ -10,10 +10,10 @@ eval.py needs: the averaged weights), scores.json, loss.png and rollouts.png.
 """
 import minidiff  # first: it decides how many threads NumPy's BLAS takes  # noqa: F401
 from minidiff import checkpoint, demos, folders, policy, stopping
-from minidiff.beyond import OBJECTIVES, bind, formats
+from minidiff.beyond import OBJECTIVES, bind, formats, options
 from minidiff.progress import Progress, say
 from minidiff.pusht import setting  # the task
-from minidiff.training import Config, Diverged, Trainer, flag
+from minidiff.training import STATE, Config, Diverged, Trainer, flag
 
 import argparse
 import dataclasses
@@ -22,6 +22,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+CLIPPED = 0.01  # share of the actions' numbers beyond --clip above which there is a warning
 
 
 def main():
@@ -46,10 +48,8 @@ def work(args, config, folder):
     """The whole job, in the run's folder."""
     files, saved = args.demos, None
     if args.resume:
-        needs = ("theta", "m", "v", "losses", "loss_by_t")
-        saved = policy.read(folder / "checkpoint.npz", needs)
-        _, meta = saved
-        files, config = meta["demos"], Config(**meta["config"])
+        saved = policy.read(folder / "checkpoint.npz", STATE)
+        files, config = resumed(folder, *saved)
     data = demos.join([formats.load(file, setting.TASK) for file in files or [setting.DEMOS]])
     trainer = Trainer(config, setting.TASK, data, OBJECTIVES[config.objective].loss)
     *_, quickest = samplers(config).values()
@@ -64,6 +64,9 @@ def work(args, config, folder):
         checkpoint.write_json(folder / "config.json", about)
     say(f"{len(data.episode_ends):,} demonstrations, {len(trainer.x0):,} windows; {config.net} "
         f"with {trainer.net.theta.size:,} parameters; {config.steps:,} steps; into {folder}/")
+    if trainer.clipped() > CLIPPED:
+        say(f"warning: {trainer.clipped():.1%} of the numbers in the actions exceed --clip "
+            f"{config.clip:g} standard deviations and are learned as that: try a larger --clip")
 
     train(trainer, folder, files, args.save_every)
     seconds = trainer.cpu_seconds()
@@ -83,6 +86,20 @@ def work(args, config, folder):
         say(f"no scores or no pictures: {error}")
     say(f"next: python eval.py {shlex.quote(str(folder))} --episodes 500 --seed 300000    "
         "(eval.py --help tells of faster samplers)")
+
+
+def resumed(folder, arrays, meta):
+    """The files of demonstrations and the Config of a saved run; ValueError if it is damaged."""
+    files = meta.get("demos")
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise ValueError(f"{folder}: the names of its demonstrations are damaged")
+    try:
+        config = policy.config_of(meta)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    if config.objective not in OBJECTIVES:
+        raise ValueError(f"{folder}: trained for '{config.objective}', which nobody here knows")
+    return files, config
 
 
 def train(trainer, folder, files, save_every):
@@ -144,17 +161,16 @@ def parse_arguments():
              "episode_ends; or a zarr folder or zip (default: those that come with minidiff)")
     for field in dataclasses.fields(Config):
         add_option(parser, field)
-    add("--out", help="the run's folder (default: runs/TASK-NET-SEED, with a "
+    add("--out", type=options.named, help="the run's folder (default: runs/TASK-NET-SEED, with a "
                      "number behind it if that holds a run)")
-    add("--resume", metavar="FOLDER", help="continue the run in FOLDER, with its own config")
-    add("--save-every", type=int, default=1000, help="steps between checkpoints (default: 1000)")
-    add("--score-episodes", type=int, default=50,
+    add("--resume", metavar="FOLDER", type=options.named,
+        help="continue the run in FOLDER, with its own config")
+    add("--save-every", type=options.bounded(int, 1, 10**9), default=1000,
+        help="steps between checkpoints (default: 1000)")
+    add("--score-episodes", type=options.bounded(int, 0, 1_000_000), default=50,
         help=f"episodes, from seed {setting.SCORE_SEED}, that score the policy at the end; 0 for "
              "none (default: 50)")
     args = parser.parse_args()
-    for name, least in (("save_every", 1), ("score_episodes", 0)):
-        if getattr(args, name) < least:
-            parser.error(f"{flag(name)} must be at least {least}, not {getattr(args, name)}")
     fields = [field.name for field in dataclasses.fields(Config)]
     given = {name: value for name, value in vars(args).items() if name in fields}
     if args.resume:
@@ -173,7 +189,7 @@ def parse_arguments():
 
 def absolute(path):
     """A path that --resume finds again from another folder."""
-    return str(Path(path).absolute())
+    return str(Path(options.named(path)).absolute())
 
 
 def add_option(parser, field):

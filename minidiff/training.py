@@ -138,6 +138,10 @@ class Trainer:
         while self.n < self.config.steps:
             yield self.step()
 
+    def clipped(self):
+        """The share of the numbers of x0 that lie at +-clip, where larger ones were cut."""
+        return float((np.abs(self.x0) >= np.float32(self.config.clip)).mean())
+
     def batch(self):
         """A batch of chunks x0 (B, H, D) and of the features cond (B, F) that go with them."""
         config = self.config

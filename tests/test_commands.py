@@ -317,6 +317,24 @@ def test_a_run_is_never_overwritten(trained, demos_file):
 
 # ---- words ---------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize("name", ["--demos", "--resume", "--out"])
+def test_an_unset_variable_is_refused(name, tmp_path):
+    said = sentence(train(tmp_path, name, ""))
+    assert f"argument {name}: is empty: is a variable not set?" in said
+    assert os.listdir(tmp_path) == []
+
+
+def test_actions_that_are_mostly_clipped_are_warned_about(arrays, tmp_path):
+    """Resting but for a few long moves: a standard deviation is small, and a move many of them."""
+    action = arrays["state"][:, :2].copy()
+    action[::35] += 200
+    np.savez(tmp_path / "d.npz", **arrays | {"action": action})
+    options = ("--demos", "d.npz", *SMALL[:-1], 0, "--steps", 2, "--pred-horizon", 1, "--out")
+    assert "% of the numbers in the actions exceed --clip 4 standard deviations" in succeeded(
+        train(tmp_path, *options, "run"))
+    assert "exceed" not in succeeded(train(tmp_path, *options, "other", "--clip", 50))
+
+
 def test_help_explains_every_flag():
     printed = succeeded(train(ROOT, "--help"))
     usage, _, options = printed.partition("options:")
@@ -340,7 +358,10 @@ def test_help_explains_every_flag():
     ("--demos d.npz --drop-cond 1", "--drop-cond must be below 1, not 1.0"),
     ("--demos d.npz --seed -1", "--seed must be at least 0, not -1"),
     ("--demos d.npz --net conv --width 12", "--width must be a multiple of 8 for --net conv, not"),
-    ("--demos d.npz --save-every 0", "--save-every must be at least 1, not 0"),
+    ("--demos d.npz --save-every 0", "--save-every: must be from 1 to 1000000000, not 0"),
+    ("--demos d.npz --T 1000000000000", "--T must be at most 100000, not 1000000000000"),
+    ("--demos d.npz --blocks 1000000000000", "--blocks must be at most 1000, not"),
+    ("--demos d.npz --width 8000 --blocks 900", "parameters is too large: at most 67,108,864"),
     ("--demos d.npz --out notes.txt", "notes.txt"),
     ("--resume nowhere", "train.py: nowhere: there is no such run"),
     ("--resume broken", "train.py: broken/checkpoint.npz: this is not a minidiff checkpoint"),

@@ -308,3 +308,23 @@ def test_every_sampler_recovers_a_mixture(name, options):
         assert len(mode) / n == pytest.approx(w, abs=6 * np.sqrt(w * (1 - w) / n))
         assert mode.mean() == pytest.approx(m, abs=6 * s / np.sqrt(w * n) + 0.02)
         assert mode.std() == pytest.approx(s, abs=6 * s / np.sqrt(2 * w * n) + 0.02)
+
+
+@pytest.mark.parametrize("sampler", [ddim_sampling, probability_flow])
+def test_a_short_chain_is_sampled_by_default_too(sampler):
+    schedule = cosine_schedule(5)
+    chain = sampler(schedule, gaussian_denoiser(schedule, 0.5, 0), np.ones((1, 1, 1)), None, None)
+    assert len(list(chain)) == 6
+
+
+@pytest.mark.parametrize("sampler, options, said", [
+    (ddim_sampling, {"eta": 1.5}, "eta must be from 0 to 1, not 1.5"),
+    (ddim_sampling, {"eta": np.nan}, "eta must be from 0 to 1"),
+    (annealed_langevin, {"size": -1.0}, "size of a Langevin step must be above 0, not -1.0"),
+    (predictor_corrector, {"size": 0.0}, "size of a Langevin step must be above 0")])
+def test_options_that_make_no_sense_are_refused(sampler, options, said):
+    schedule = cosine_schedule(5)
+    rng = np.random.default_rng(0)
+    eps_theta = gaussian_denoiser(schedule, 0.5, 0)
+    with pytest.raises(ValueError, match=said):
+        list(sampler(schedule, eps_theta, np.ones((1, 1, 1)), None, rng, **options))

@@ -84,6 +84,9 @@ def load(path, task, sampler=None, guidance=0.0, action_horizon=None, start_nois
                          f"not from {name}")
     if options.get("variance") == "learned" and config.outputs != 2:
         raise ValueError(f"{trained}, which learns no variance")
+    if not 1 <= options.get("steps", 1) <= config.T:
+        raise ValueError(f"{path}: its chain takes 1 to T = {config.T} steps, "
+                         f"not {options['steps']}")
     if guidance and not config.drop_cond:
         raise ValueError(f"{path}: guidance needs a network that was trained with --drop-cond "
                          "above 0")

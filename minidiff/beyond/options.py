@@ -10,7 +10,7 @@ FLAGS = {"sampler_steps": "steps", "ddim_eta": "eta", "variance": "variance",
 
 def add_arguments(parser):
     """Add the positional RUN, and a group with the options of sampling."""
-    parser.add_argument("run", nargs="?", metavar="RUN",
+    parser.add_argument("run", nargs="?", metavar="RUN", type=named,
                         help="a run's folder, or a policy's file (default: the policy that comes "
                              "with minidiff)")
     group = parser.add_argument_group("how a plan is sampled")
@@ -21,18 +21,18 @@ def add_arguments(parser):
              "random (default: ancestral; for a baseline its own)")
     add("--sampler-steps", type=bounded(int, 1, 100_000), metavar="N",
         help="ddim, flow, sde, langevin: how many of the T timesteps are visited "
-             "(default: 16, 8, T, T)")
+             "(default: 16, 8, T, T; at most T)")
     add("--ddim-eta", type=bounded(float, 0, 1), metavar="ETA",
         help="ddim: 0 deterministic, 1 as noisy as ancestral (default: 0)")
     add("--variance", choices=("beta-tilde", "beta", "learned"),
         help="ancestral: Sigma_theta (default: learned where it was, else beta-tilde)")
     add("--langevin-repeats", type=bounded(int, 0, 1000), metavar="N",
         help="langevin, pc: Langevin steps at each noise level (default: 2, 1)")
-    add("--langevin-size", type=bounded(float, 0, 1), metavar="SIZE",
+    add("--langevin-size", type=bounded(float, 1e-6, 1), metavar="SIZE",
         help="langevin, pc: size of a Langevin step (default: 0.5, 0.1)")
     add("--spread", type=bounded(float, 0, 10), metavar="S",
         help="regression, mixture: noise added to a plan, 1 as large as plans vary (default: 0)")
-    add("--guidance", type=float, default=0.0, metavar="W",
+    add("--guidance", type=bounded(float, -100, 100), default=0.0, metavar="W",
         help="classifier-free: by how much more than in training the observation counts, for a "
              "policy trained with --drop-cond (default: 0)")
     add("--start-noise", type=bounded(float, 0, 100), default=1.0, metavar="S",
@@ -41,6 +41,18 @@ def add_arguments(parser):
         help="actions carried out of each plan (default: 2)")
     add("--noise-seed", type=bounded(int, 0, 2**63), default=0, metavar="N",
         help="seed of the sampler's noise (default: 0)")
+
+
+def named(text):
+    """A type for argparse: the name of a file or a folder. An unset variable leaves it empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty: is a variable not set?")
+    return text
+
+
+def seed(text):
+    """A type for argparse: a seed as PushTEnv takes them."""
+    return bounded(int, 0, 2**32 - 1)(text)
 
 
 def bounded(kind, least, most):

@@ -45,15 +45,19 @@ def noise_like(x, rng):
     return rng.standard_normal(x.shape, dtype=x.dtype)
 
 
-def ddim_sampling(schedule, eps_theta, x_T, cond, rng, steps=16, eta=0.0, clip=None):
+def ddim_sampling(schedule, eps_theta, x_T, cond, rng, steps=None, eta=0.0, clip=None):
     """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16) on a few of the timesteps, s < t.
 
         x_s = sqrt(alpha_bar_s) x0_hat + sqrt(1 - alpha_bar_s - sigma^2) eps_hat + sigma z
         sigma = eta sqrt((1-alpha_bar_s) / (1-alpha_bar_t)) sqrt(1 - alpha_bar_t/alpha_bar_s)
 
     eta = 0: no noise after x_T; eta = 1 on all T timesteps: ancestral sampling with beta_tilde.
+    steps: 16, or T if that is less. ValueError for an eta outside 0..1.
     """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be from 0 to 1, not {eta}")
     ab = schedule.alpha_bar
+    steps = min(16, schedule.T) if steps is None else steps
     x = x_T
     yield x
     ts = ddim_timesteps(schedule.T, steps)
@@ -116,8 +120,13 @@ def flow_step(schedule, eps, x, t, s):
     return x + v * step
 
 
-def probability_flow(schedule, eps_theta, x_T, cond, rng, steps=8, clip=None):
-    """The ODE from x_T to x_0 by `flow_step`, which calls the network twice. Only x_T is random."""
+def probability_flow(schedule, eps_theta, x_T, cond, rng, steps=None, clip=None):
+    """The ODE from x_T to x_0 by `flow_step`, which calls the network twice. Only x_T is random.
+
+    steps: 8, or T if that is less.
+    """
+    steps = min(8, schedule.T) if steps is None else steps
+
     def eps(x, t):
         return denoised(schedule, eps_theta, x, t, cond, clip)[1]
 
@@ -164,8 +173,10 @@ def log_likelihood(schedule, eps_theta, x0, cond, steps=None):
 def langevin_step(schedule, eps_theta, x, t, cond, rng, size, clip=None):
     """x + a/2 score + sqrt(a) z, a = size (1-alpha_bar_t).
 
-    Repeated, its law becomes q(x_t), up to an error of order size.
+    Repeated, its law becomes q(x_t), up to an error of order size. ValueError unless size > 0.
     """
+    if not size > 0:
+        raise ValueError(f"the size of a Langevin step must be above 0, not {size}")
     _, eps_hat = denoised(schedule, eps_theta, x, t, cond, clip)
     noise, half, root = np.array([schedule.noise[t], size / 2, np.sqrt(size)], x.dtype)
     return x - half * noise * eps_hat + root * noise * noise_like(x, rng)

@@ -25,6 +25,7 @@ import numpy as np
 import pymunk
 
 from ... import __version__, beyond, checkpoint, demos, stopping
+from ...beyond.options import named
 from ...progress import Progress
 from .. import rollout
 from ..features import PUSHT
@@ -35,6 +36,7 @@ SEED_LIMIT = 10_000  # seeds from 10,000 on are for scoring policies; nobody tra
 KEEP_EVERY = 100  # episodes from one writing of the part file to the next
 NAMES = ("state", "action", "noise", "episode_ends", "seed", "start", "recipe")  # of its arrays
 
+OPTIONS = ("stream", "samples", "refine", "stop_coverage", "noise_every_other", "max_steps")
 KNOBS = (  # name, default, lowest, highest, help
     ("episodes", 400, 1, SEED_LIMIT, "how many to make"),
     ("seed", 0, 0, SEED_LIMIT - 1, "of the first episode; the others follow"),
@@ -166,43 +168,67 @@ def parse(arguments):
     parser = argparse.ArgumentParser(
         prog="python -m minidiff.pusht collect", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True,
+    parser.add_argument("--out", required=True, type=named,
                         help="the .npz file to write; what is done so far is kept in OUT.part")
-    parser.add_argument("--again", metavar="FILE", help="make FILE again, by its own recipe")
-    parser.add_argument("--add-to", metavar="FILE",
+    parser.add_argument("--again", metavar="FILE", type=named,
+                        help="make FILE again, by its own recipe")
+    parser.add_argument("--add-to", metavar="FILE", type=named,
                         help="put FILE's episodes in front, and make more by its recipe")
-    parser.add_argument("--visited", metavar="RUN",
+    parser.add_argument("--visited", metavar="RUN", type=named,
                         help="start from states that this policy visits (a run's folder or file)")
     for name, default, _, _, text in KNOBS:
         parser.add_argument(f"--{name}", type=type(default), default=default,
                             help=f"{text} (default: {default})")
     args = parser.parse_args(arguments)
-    for name, _, low, high, _ in KNOBS:
-        if not low <= getattr(args, name.replace("-", "_")) <= high:
-            raise ValueError(f"--{name} must lie between {low} and {high}")
+    check_knobs(vars(args), "--")
     if not args.out.endswith(".npz"):
         raise ValueError(f"--out {args.out}: the name must end in .npz")
     if Path(args.out).exists():
         raise ValueError(f"--out {args.out}: it exists already")
     if args.again and (args.add_to or args.visited):
         raise ValueError("--again makes all of FILE again: it takes no --add-to and no --visited")
+    checkpoint.check_writable(args.out)
     return args
+
+
+def check_knobs(values, prefix):
+    """ValueError for a value (by the name of a knob, with _ for -) that is out of its range."""
+    for name, default, low, high, _ in KNOBS:
+        value = values.get(name.replace("-", "_"), default)
+        accepted = (int, float) if isinstance(default, float) else (int,)
+        if type(value) not in accepted or not low <= value <= high:
+            raise ValueError(f"{prefix}{name} must lie between {low} and {high}, not {value!r}")
+
+
+def read(path):
+    """The arrays of a file that collect wrote, and the options in its recipe; ValueError if not."""
+    arrays = demos.read(path, NAMES)
+    data = demos.check(arrays, PUSHT, path)
+    if set(arrays) != set(NAMES):
+        raise ValueError(f"{path}: not a file that collect wrote")
+    n, episodes = len(data.state), len(data.episode_ends)
+    wanted = {"noise": ((n, 2), "f"), "seed": ((episodes,), "iu"), "start": ((episodes, 5), "f")}
+    for name, (shape, kinds) in wanted.items():
+        if arrays[name].shape != shape or arrays[name].dtype.kind not in kinds:
+            raise ValueError(f"{path}: array '{name}' should have the shape {shape}, "
+                             f"but is {arrays[name].dtype} {arrays[name].shape}")
+    try:
+        recipe = json.loads(str(arrays["recipe"]))
+        options = {name: recipe[name] for name in OPTIONS}
+        check_knobs(options, "")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: its recipe is damaged: {error}") from None
+    return arrays, options
 
 
 def main(arguments):
     args = parse(arguments)
     part = Path(f"{args.out}.part")
-    options = {name: getattr(args, name) for name in (
-        "stream", "samples", "refine", "stop_coverage", "noise_every_other", "max_steps")}
+    options = {name: getattr(args, name) for name in OPTIONS}
     seeds = np.arange(args.seed, args.seed + args.episodes)
     starts, before = None, None
     if args.again or args.add_to:
-        path = args.again or args.add_to
-        before = demos.read(path, NAMES)
-        if set(before) != set(NAMES):
-            raise ValueError(f"{path}: not a file that collect wrote")
-        recipe = json.loads(str(before["recipe"]))
-        options = {name: value for name, value in recipe.items() if name != "versions"}
+        before, options = read(args.again or args.add_to)
     if args.again:
         seeds, starts = before["seed"], before["start"]
     try:

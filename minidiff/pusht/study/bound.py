@@ -12,6 +12,7 @@ import numpy as np
 
 from ... import beyond, demos, stopping
 from ...beyond import formats, samplers
+from ...beyond.options import named
 from ...diffusion import variational_bound
 from ..features import PUSHT
 
@@ -57,8 +58,8 @@ def main(arguments):
     parser = argparse.ArgumentParser(
         prog="python -m minidiff.pusht bound", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", help="a run's folder, or a policy's file")
-    parser.add_argument("demos", metavar="DEMOS", help="a file of demonstrations")
+    parser.add_argument("run", type=named, metavar="RUN", help="a run's folder, or a policy's file")
+    parser.add_argument("demos", type=named, metavar="DEMOS", help="a file of demonstrations")
     args = parser.parse_args(arguments)
     policy, meta = beyond.load(args.run, PUSHT)
     objective = meta["config"]["objective"]

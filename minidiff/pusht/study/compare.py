@@ -11,6 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
+from ...beyond.options import named
 from .. import scores
 
 
@@ -48,8 +49,9 @@ def main(arguments):
     parser = argparse.ArgumentParser(
         prog="python -m minidiff.pusht compare", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("a", metavar="A.json", help="written by eval.py --json")
-    parser.add_argument("b", metavar="B.json", help="written by eval.py --json, the same seeds")
+    parser.add_argument("a", type=named, metavar="A.json", help="written by eval.py --json")
+    parser.add_argument("b", type=named, metavar="B.json",
+                        help="written by eval.py --json, the same seeds")
     args = parser.parse_args(arguments)
     difference = scores.compare(read(args.a), read(args.b))
     print(sentence(args.a, args.b, difference))

@@ -22,7 +22,7 @@ import functools
 import numpy as np
 
 from ... import beyond, stopping
-from ...beyond.options import bounded
+from ...beyond.options import bounded, named
 from ...policy import run_episode
 from ...progress import Progress
 from ..data import expert
@@ -120,7 +120,8 @@ def main(arguments):
     parser = argparse.ArgumentParser(
         prog="python -m minidiff.pusht forks", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="runs' folders, or policies' files")
+    parser.add_argument("runs", nargs="+", type=named, metavar="RUN",
+                        help="runs' folders, or policies' files")
     parser.add_argument("--states", type=bounded(int, 1, 10_000), default=50,
                         help="how many (default: 50)")
     parser.add_argument("--plans", type=bounded(int, 2, 10_000), default=100,

@@ -92,13 +92,13 @@ def main(arguments):
         prog="python -m minidiff.pusht film", usage="%(prog)s [RUN] FILE [options]",
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_arguments(parser)
-    parser.add_argument("file", metavar="FILE", help="the picture: .png, or moving .webp or .gif")
+    parser.add_argument("file", type=options.named, metavar="FILE",
+                        help="the picture: .png, or moving .webp or .gif")
     add = parser.add_argument_group("what to film").add_argument
-    add("--episodes", type=int, default=4, metavar="N", help="how many (default: 4)")
-    add("--seed", type=int, default=5000, help="start of the first episode (default: 5000)")
+    add("--episodes", type=options.bounded(int, 1, 100), default=4, metavar="N",
+        help="how many (default: 4)")
+    add("--seed", type=options.seed, default=5000, help="of the first episode (default: 5000)")
     args = parser.parse_intermixed_args(arguments)  # options may stand between RUN and FILE
-    if args.episodes < 1:
-        parser.error("--episodes must be at least 1")
     if Path(args.file).suffix not in (".png", ".webp", ".gif"):
         parser.error(f"{args.file}: the name of the picture must end in .png, .webp or .gif")
     policy, _, sampling = options.load_policy(args, PUSHT, SHIPPED_POLICY)

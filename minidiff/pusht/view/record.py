@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ... import demos
+from ...beyond import options
 from ...checkpoint import check_writable, read_npz, write_atomically
 from ..env import PushTEnv
 from ..features import PUSHT
@@ -203,8 +204,9 @@ def main(arguments):
     parser = argparse.ArgumentParser(
         prog="python -m minidiff.pusht record", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", metavar="FILE.npz", help="a new one, or one to add episodes to")
-    parser.add_argument("--seed", type=int,
+    parser.add_argument("file", type=options.named, metavar="FILE.npz",
+                        help="a new one, or one to add episodes to")
+    parser.add_argument("--seed", type=options.seed,
         help="of the first start; the next ones follow (default: one that the file does not have)")
     parser.add_argument("--seeding", choices=("legacy", "modern"), default="legacy",
         help="how a seed becomes a start (default: legacy)")

@@ -284,17 +284,15 @@ def main(arguments):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_arguments(parser)
     add = parser.add_argument_group("what to watch").add_argument
-    add("--seed", type=int, default=5000, help="start of the first episode (default: 5000)")
-    add("--candidates", type=int, default=CANDIDATES, metavar="K",
+    add("--seed", type=options.seed, default=5000, help="of the first episode (default: 5000)")
+    add("--candidates", type=options.bounded(int, 1, 1000), default=CANDIDATES, metavar="K",
         help="plans sampled for each decision, of which the best, tried in the simulator, is "
              f"carried out (default: {CANDIDATES})")
-    add("--max-steps", type=int, default=300, metavar="N",
+    add("--max-steps", type=options.bounded(int, 1, 1_000_000), default=300, metavar="N",
         help="an episode ends after so many steps, or with success (default: 300)")
     add("--seeding", choices=("legacy", "modern"), default="legacy",
         help="how a seed becomes a start (default: legacy)")
     args = parser.parse_args(arguments)
-    if args.candidates < 1:
-        parser.error("--candidates must be at least 1")
     policy, meta, sampling = options.load_policy(args, PUSHT, SHIPPED_POLICY)
     print(f"{args.run or 'the policy that comes with minidiff'}: {sampling}")
     windows.run(Watch(every_sampler(args, policy, meta), args.seed, args.noise_seed, args.max_steps,
