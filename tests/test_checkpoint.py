@@ -207,7 +207,8 @@ def test_a_link_stays_a_link_and_its_file_is_written(tmp_path):
 def test_a_pipe_is_written_to_and_stays_one(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     read = []
-    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()),
+                              daemon=True)  # else a failure would wait for it for ever
     reader.start()
     checkpoint.write_json(tmp_path / "pipe", {"a": 1})
     reader.join(timeout=10)
