@@ -154,10 +154,10 @@ def test_what_a_network_was_not_trained_for_is_refused_in_words(saved, objective
         beyond.load(saved(objective), PUSHT, **given)
 
 
-def test_steps_that_the_chain_does_not_have_are_refused_in_words(saved):
-    planner, _ = beyond.load(saved("simple"), PUSHT, "ddim", steps=17)
-    with pytest.raises(ValueError, match="1 to T = 16 steps, not 17"):
-        plan_of(planner)
+@pytest.mark.parametrize("steps", [0, 17])
+def test_steps_that_the_chain_does_not_have_are_refused_in_words(saved, steps):
+    with pytest.raises(ValueError, match=f"its chain takes 1 to T = 16 steps, not {steps}"):
+        beyond.load(saved("simple"), PUSHT, "ddim", steps=steps)
 
 
 # ---- as options of a command line ----------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_without_a_run_the_default_policy_is_loaded(saved):
 @pytest.mark.parametrize("flag, value, said", [
     ("--sampler-steps", 0, "must be from 1 to 100000, not 0"),
     ("--ddim-eta", 1.5, "must be from 0 to 1, not 1.5"),
-    ("--langevin-size", -1, "must be from 0 to 1, not -1"),
+    ("--langevin-size", -1, "must be from 1e-06 to 1, not -1"),
     ("--langevin-repeats", -1, "must be from 0 to 1000, not -1"),
     ("--spread", "nan", "must be from 0 to 10, not nan"),
     ("--start-noise", -0.5, "must be from 0 to 100, not -0.5"),

@@ -320,7 +320,7 @@ def test_a_short_chain_is_sampled_by_default_too(sampler):
 @pytest.mark.parametrize("sampler, options, said", [
     (ddim_sampling, {"eta": 1.5}, "eta must be from 0 to 1, not 1.5"),
     (ddim_sampling, {"eta": np.nan}, "eta must be from 0 to 1"),
-    (samplers.annealed_langevin, {"size": -1.0}, "size of a Langevin step must be above 0, not -1.0"),
+    (samplers.annealed_langevin, {"size": -1.0}, "Langevin step must be above 0, not -1.0"),
     (samplers.predictor_corrector, {"size": 0.0}, "size of a Langevin step must be above 0")])
 def test_options_that_make_no_sense_are_refused(sampler, options, said):
     schedule = cosine_schedule(5)
