@@ -114,6 +114,13 @@ def test_printing_to_nobody_is_quiet(unbuffered):
     assert (result.stdout, result.stderr) == ("0\n", "")
 
 
+def test_a_few_lines_to_nobody_are_quiet():
+    """They wait in a buffer, and the error comes last."""
+    program = "time.sleep(0.2); sys.exit(stopping.run('work', print, 'a line'))"
+    result = python("import time; " + program, shell="{} | true", PYTHONUNBUFFERED="")
+    assert (result.stdout, result.stderr) == ("", "")
+
+
 def test_work_goes_on_when_nobody_reads_what_it_says(tmp_path):
     result = python("""
         def work():
@@ -127,18 +134,27 @@ def test_work_goes_on_when_nobody_reads_what_it_says(tmp_path):
     assert (tmp_path / "done").exists()
 
 
-def test_what_cannot_be_written_for_another_reason_is_an_error(monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("number, silent", [
+    (errno.EPIPE, True), (errno.EIO, True), (errno.ENOSPC, False)])
+def test_a_reader_or_a_terminal_that_is_gone_is_no_error_a_full_disk_is(number, silent,
+                                                                        monkeypatch):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("builtins.print", full)
-    with pytest.raises(OSError, match="No space"):
+    calls = []
+    monkeypatch.setattr("builtins.print", fail)
+    monkeypatch.setattr(progress, "fall_silent", lambda: calls.append("silent"))
+    if silent:
         progress.say("a result")
+    else:
+        with pytest.raises(OSError, match="No space"):
+            progress.say("a result")
+    assert calls == (["silent"] if silent else [])
 
 
 @pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-", "2>/dev/full"])
 def test_work_needs_no_output_at_all(closed, tmp_path):
-    python("""
+    result = python("""
         def work():
             bar = progress.Progress("work", 1)
             bar.show(1)
@@ -147,7 +163,8 @@ def test_work_needs_no_output_at_all(closed, tmp_path):
 
         sys.exit(stopping.run('work', work))
         """, tmp_path, shell=f"{{}} {closed}")
-    assert (tmp_path / "done").exists()
+    assert (tmp_path / "done").exists() and "Traceback" not in result.stderr
+    assert result.returncode == 0
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

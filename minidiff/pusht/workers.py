@@ -23,9 +23,9 @@ class Workers(concurrent.futures.Executor):
     """So many processes, as a concurrent.futures.Executor, for use in a `with` block.
 
     What a function hands to `report` while it runs stands at once in the list `reported` of its
-    future. After a signal (stopping.py) the processes end at once, and all futures that are not
-    done raise Stopped. Where a process has died, they raise BrokenExecutor. The processes end as
-    well if an error leaves the `with` block, and if the program dies.
+    future. After a signal (stopping.py) all futures that are not done raise Stopped at once, and
+    after the death of a process BrokenExecutor. An error that leaves the `with` block ends the
+    processes at once, and so does the death of the program.
     """
 
     def __init__(self, count):
@@ -67,9 +67,6 @@ class Workers(concurrent.futures.Executor):
             while kind == "reported":
                 reported.append(value)
                 kind, value = self._receive(connection)
-        except (stopping.Stopped, concurrent.futures.BrokenExecutor):
-            process.kill()
-            raise
         except (EOFError, OSError):
             process.join()
             time.sleep(2 * PATIENCE)  # a signal to the whole group may have reached it first
