@@ -58,7 +58,8 @@ def work(args, config, folder):
         try:
             trainer.restore(*saved)
         except ValueError as error:
-            raise ValueError(f"{', '.join(files) or setting.DEMOS}: {error}") from None
+            trained_on = ", ".join(files) or setting.DEMOS
+            raise ValueError(f"{folder}, with {trained_on}: {error}") from None
     else:
         about = {"demos": files, **dataclasses.asdict(config)}
         checkpoint.write_json(folder / "config.json", about)

@@ -12,7 +12,7 @@ import numpy as np
 from . import checkpoint
 from .demos import Normaliser, Task, frame_of
 from .diffusion import LOSSES, Schedule, ancestral_sampling, prior
-from .training import Config, Diverged, build
+from .training import Config, Diverged, build, check_progress
 
 
 @dataclasses.dataclass
@@ -38,7 +38,10 @@ class DiffusionPolicy:
         """obs (B, obs_horizon, S) -> actions (B, H, D). rng: has standard_normal."""
         frame = frame_of(self.task, obs)
         *_, x0 = self._chain(obs, frame, rng)
-        return self.normaliser.denormalise(x0, frame)
+        plan = self.normaliser.denormalise(x0, frame)
+        if not np.isfinite(plan).all():
+            raise ValueError("a plan is not finite: the observations or the weights are too large")
+        return plan
 
     def denoise(self, obs, rng):
         """The same plans as they form: yields actions (B, H, D) at each step of the chain."""
@@ -109,16 +112,16 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     """The DiffusionPolicy of such contents. ValueError where they do not fit together."""
     if meta.get("task") != task.name:
         raise ValueError(f"a policy for the task '{meta.get('task')}', not for '{task.name}'")
-    if type(meta.get("update")) is not int or type(meta.get("cpu_seconds")) not in (int, float):
-        raise ValueError("'update' and 'cpu_seconds' are no numbers")
     config = config_of(meta)
+    check_progress(meta, config)
     if sampler is ancestral_sampling and config.objective not in LOSSES:
         raise ValueError(f"trained by --objective {config.objective}, so it predicts no noise: "
                          "minidiff.beyond.load knows its sampler")
     for name in ("ema", "beta", *Normaliser._fields):
-        if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
-            raise ValueError(f"array '{name}' is not made of finite numbers")
-    normaliser = Normaliser(*(arrays[name] for name in Normaliser._fields))
+        array = arrays[name]
+        if array.dtype.kind != "f" or not (np.abs(array) <= np.finfo(np.float32).max).all():
+            raise ValueError(f"array '{name}' is not made of finite numbers that float32 can hold")
+    normaliser = Normaliser(*(arrays[name].astype(np.float64) for name in Normaliser._fields))
     shapes = [array.shape for array in normaliser]
     H, D = config.pred_horizon, len(task.action_range)
     per_step = (H, 1 if task.frame else D)
@@ -141,11 +144,15 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
 
 
 def config_of(meta):
-    """The Config in a file's meta; ValueError where it is none."""
+    """The Config in a file's meta; ValueError where it is none, or not all of it is there."""
     try:
-        return Config(**meta["config"])
+        config = Config(**meta["config"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"its config is not one of this version: {error!r}") from None
+    missing = [name for name in dataclasses.asdict(config) if name not in meta["config"]]
+    if missing:
+        raise ValueError(f"its config lacks {', '.join(missing)}")
+    return config
 
 
 def from_trainer(trainer, sampler=ancestral_sampling, **options):

@@ -93,6 +93,16 @@ def wrong(value, field):
     return None
 
 
+def check_progress(meta, config):
+    """ValueError if a run of that Config cannot have come to what a file's meta says."""
+    n = meta.get("update")
+    seconds = meta.get("cpu_seconds")
+    if type(n) is not int or not 0 <= n <= config.steps:
+        raise ValueError(f"a run of {config.steps} steps cannot have done {str(n):.40}")
+    if type(seconds) not in (int, float) or not 0 <= seconds < 1e12:
+        raise ValueError(f"'cpu_seconds' cannot be {str(seconds):.40}")
+
+
 def build(config, task, cond_dim, rng):
     """The noise schedule and a fresh denoiser for a Config -> schedule, eps_theta."""
     schedule = SCHEDULES[config.schedule](config.T)
@@ -203,9 +213,8 @@ class Trainer:
         """
         if self.demos_sha256 != meta.get("demos_sha256"):
             raise ValueError("not the demonstrations that the run was started with")
-        n = meta.get("update")
-        if not isinstance(n, int) or not 0 <= n <= self.config.steps:
-            raise ValueError(f"a run of {self.config.steps} steps cannot have done {n}")
+        check_progress(meta, self.config)
+        n = meta["update"]
         wanted = self.state() | {"losses": self.losses[:n]}
         for name, array in wanted.items():
             if arrays[name].shape != array.shape or arrays[name].dtype != array.dtype:
@@ -213,12 +222,14 @@ class Trainer:
                                  f"not {array.dtype} {array.shape}")
             if name != "loss_by_t" and not np.isfinite(arrays[name]).all():
                 raise ValueError(f"array '{name}' is not finite")
+        if (arrays["v"] < 0).any():
+            raise ValueError("array 'v' holds mean squares, but some are negative")
         try:
             self.rng.bit_generator.state = meta["rng"]
-            self.cpu_before += float(meta["cpu_seconds"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"the state of its random generator is damaged: {error!r}") from None
         for name, array in wanted.items():
             array[:] = arrays[name]
+        self.cpu_before += meta["cpu_seconds"]
         self.n = n
         self.optimiser.n = n

@@ -421,8 +421,10 @@ def test_regression_is_refused_by_the_path_and_loads_beyond_it(arrays, tmp_path)
     ({"centre": np.zeros(3)}, {}, "which do not fit"),
     ({"std": np.full(43, np.nan)}, {}, "array 'std' is not made of finite numbers"),
     ({"beta": np.full(6, 1)}, {}, "array 'beta' is not made of finite numbers"),
-    ({}, {"update": "many"}, "'update' and 'cpu_seconds' are no numbers"),
-    ({}, {"cpu_seconds": None}, "'update' and 'cpu_seconds' are no numbers"),
+    ({}, {"update": "many"}, "cannot have done many"),
+    ({}, {"cpu_seconds": None}, "'cpu_seconds' cannot be None"),
+    ({}, {"cpu_seconds": float("nan")}, "'cpu_seconds' cannot be nan"),
+    ({}, {"cpu_seconds": 10**400}, "'cpu_seconds' cannot be 1000000000"),
     ({}, {"config": None}, "its config is not one of this version"),
     ({}, {"config": {"colour": "red"}}, "its config is not one of this version"),
     ({}, {"T": 0}, "--T must be at least 1, not 0"),
@@ -437,10 +439,10 @@ def test_regression_is_refused_by_the_path_and_loads_beyond_it(arrays, tmp_path)
     ({"std": np.ones(44)}, {}, "which do not fit"),
     ({"ema": np.zeros(3, int)}, {}, "'ema' is not made of finite numbers"),
     ({"beta": np.array(["a"])}, {}, "'beta' is not made of finite numbers"),
-    ({}, {"config": {}}, "which do not fit"),
-    ({}, {"update": "many"}, "'update' and 'cpu_seconds' are no numbers"),
-    ({}, {"cpu_seconds": None}, "'update' and 'cpu_seconds' are no numbers"),
-    ({}, {"config": None}, "its config is not one of this version"),
+    ({}, {"config": {}}, "its config lacks objective, outputs, net"),
+    ({}, {"config": {"seed": 1, "T": 6}}, "its config lacks objective, outputs, net"),
+    ({"ema": np.full(3, 1e300)}, {}, "'ema' is not made of finite numbers that float32 can hold"),
+    ({"scale": np.full((8, 1), 1e308)}, {}, "'scale' is not made of finite numbers"),
     ({}, {"config": {"depth": 3}}, "its config is not one of this version"),
     ({}, {"width": 8000, "blocks": 900}, "is too large"),
     ({}, {"width": "16"}, "--width must be of the type int, not '16'"),
@@ -464,6 +466,15 @@ def test_files_that_do_not_fit_are_refused_in_words(
     with pytest.raises(ValueError) as error:
         policy.load(tmp_path / "p.npz", PUSHT)
     assert str(error.value).startswith(f"{tmp_path / 'p.npz'}: ") and said in str(error.value)
+
+
+def test_a_plan_that_is_not_finite_is_refused(trainer, tmp_path):
+    arrays, meta = policy.contents(trainer)
+    large = np.full_like(arrays["ema"], 1e38)  # finite, but not what the network makes of it
+    checkpoint.save(tmp_path / "p.npz", arrays | {"ema": large}, meta)
+    loaded = policy.load(tmp_path / "p.npz", PUSHT)[0]
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="a plan is not finite"):
+        plan_of(loaded)
 
 
 def test_a_file_that_lacks_an_array_is_refused_by_its_name(trainer, tmp_path):
