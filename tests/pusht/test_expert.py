@@ -331,6 +331,48 @@ def test_the_command_refuses_with_a_sentence(arguments, sentence, arrays, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["human.npz"]
 
 
+@pytest.mark.parametrize("name, change, said", [
+    ("noise", lambda a: a * np.inf, "array 'noise' is not finite"),
+    ("noise", lambda a: a[:, :1], "array 'noise' should have the shape"),
+    ("seed", lambda a: a - 10**6, "array 'seed' does not lie between 0 and 9999"),
+    ("start", lambda a: np.full_like(a, np.inf), "array 'start' is no state in row 0"),
+    ("start", lambda a: np.full_like(a, [np.nan, 9, 9, 9, 9]), "array 'start' is no state in row"),
+    ("recipe", lambda a: np.array("[" * 10**5), "its recipe is damaged"),
+])
+def test_a_file_that_collect_cannot_have_written_is_refused(name, change, said, made, tmp_path):
+    with np.errstate(all="ignore"):
+        np.savez(tmp_path / "f.npz", **made | {name: change(made[name])})
+    with pytest.raises(ValueError) as error:
+        collect.read(tmp_path / "f.npz")
+    assert str(error.value).startswith(f"{tmp_path / 'f.npz'}: ") and said in str(error.value)
+
+
+@pytest.mark.parametrize("name, change, said", [
+    ("state", lambda a: a * np.nan, "array 'state' is not finite"),
+    ("action", lambda a: a[:-1], "array 'action' has"),
+    ("noise", lambda a: np.full_like(a, np.inf), "array 'noise' is not finite"),
+    ("noise", lambda a: a[:, 0], "array 'noise' should have the shape"),
+    ("episode_ends", lambda a: np.float32(a), "array 'episode_ends' should be integers"),
+    ("episode_ends", lambda a: a[0], "array 'episode_ends' should be integers"),
+    ("solved", lambda a: np.int64(a), "array 'solved' should have the shape"),
+    ("solved", lambda a: a[0], "array 'solved' should have the shape"),
+    (None, None, "holds more than 2 episodes"),
+])
+def test_a_damaged_part_file_is_refused(name, change, said, made, tmp_path):
+    part = tmp_path / "part"
+    arrays = {each: made[each] for each in ("state", "action", "noise", "episode_ends")}
+    arrays["solved"] = np.full(len(SEEDS), True)
+    if name:
+        arrays[name] = change(arrays[name])
+    checkpoint.save(part, arrays, {"recipe": {}})
+    with pytest.raises(ValueError) as error:
+        collect.kept(part, {}, len(SEEDS) if name else 2)
+    assert str(error.value).startswith(str(part)) and said in str(error.value)
+    checkpoint.save(part, arrays, {})
+    with pytest.raises(ValueError, match="was begun with another recipe"):
+        collect.kept(part, {}, len(SEEDS))
+
+
 # ---- its pushes ----------------------------------------------------------------------------------
 
 def test_contacts_are_uniform_on_the_outline():

@@ -73,7 +73,7 @@ def make(seeds, executor, part=None, noise_every_other=0.0, starts=None, **optio
     digest = hashlib.sha256(seeds.tobytes() + starts.tobytes()).hexdigest()
     begun_as = recipe | {"starts": digest}
 
-    made = kept(part, begun_as)
+    made = kept(part, begun_as, len(seeds))
     progress = Progress("demonstrations", len(seeds), len(made))
     futures = []
     for seed, start in zip(seeds[len(made):], starts[len(made):]):
@@ -107,16 +107,35 @@ def keep(part, made, recipe):
         checkpoint.save(part, arrays, {"recipe": recipe})
 
 
-def kept(part, recipe):
-    """The Demonstrations in the part file, none where there is no such file."""
+def kept(part, recipe, most):
+    """The Demonstrations in the part file, none where there is no such file; ValueError where it is
+    damaged, has another recipe, or more than `most` of them."""
     if not part or not Path(part).exists():
         return []
     needs = ("state", "action", "noise", "episode_ends", "solved")
     arrays, meta = checkpoint.load(part, needs)
-    if meta["recipe"] != recipe:
+    if meta.get("recipe") != recipe:
         raise ValueError(f"{part} was begun with another recipe: "
                          "give the same arguments again, or delete it")
+    arrays |= demos.check(arrays, PUSHT, part)._asdict()
+    check_more(arrays, ("noise", "solved"), part)
+    if len(arrays["solved"]) > most:
+        raise ValueError(f"{part} holds more than {most} episodes: delete it")
     return unpack(arrays)
+
+
+def check_more(arrays, names, path):
+    """ValueError for an array, of those names, that does not fit those that demos.check knows."""
+    n, episodes = len(arrays["state"]), len(arrays["episode_ends"])
+    wanted = {"noise": ((n, 2), "f"), "solved": ((episodes,), "b"), "seed": ((episodes,), "iu"),
+              "start": ((episodes, 5), "f")}
+    for name in names:
+        shape, kinds = wanted[name]
+        if arrays[name].shape != shape or arrays[name].dtype.kind not in kinds:
+            raise ValueError(f"{path}: array '{name}' should have the shape {shape}, "
+                             f"but is {arrays[name].dtype} {arrays[name].shape}")
+    if not np.isfinite(arrays["noise"]).all():
+        raise ValueError(f"{path}: array 'noise' is not finite")
 
 
 def pack(demonstrations):
@@ -203,15 +222,18 @@ def check_knobs(values, prefix):
 def read(path):
     """The arrays of a file that collect wrote, and the options in its recipe; ValueError if not."""
     arrays = demos.read(path, NAMES)
-    data = demos.check(arrays, PUSHT, path)
+    demos.check(arrays, PUSHT, path)
     if set(arrays) != set(NAMES):
         raise ValueError(f"{path}: not a file that collect wrote")
-    n, episodes = len(data.state), len(data.episode_ends)
-    wanted = {"noise": ((n, 2), "f"), "seed": ((episodes,), "iu"), "start": ((episodes, 5), "f")}
-    for name, (shape, kinds) in wanted.items():
-        if arrays[name].shape != shape or arrays[name].dtype.kind not in kinds:
-            raise ValueError(f"{path}: array '{name}' should have the shape {shape}, "
-                             f"but is {arrays[name].dtype} {arrays[name].shape}")
+    check_more(arrays, ("noise", "seed", "start"), path)
+    if arrays["seed"].min() < 0 or arrays["seed"].max() >= SEED_LIMIT:
+        raise ValueError(f"{path}: array 'seed' does not lie between 0 and {SEED_LIMIT - 1}")
+    sampled = np.isnan(arrays["start"]).all(1)
+    low, high = PUSHT.state_range.T
+    given = ((arrays["start"] >= low) & (arrays["start"] <= high)).all(1)
+    if not (sampled | given).all():
+        row = int(np.argmin(sampled | given))
+        raise ValueError(f"{path}: array 'start' is no state in row {row}: {arrays['start'][row]}")
     try:
         recipe = json.loads(str(arrays["recipe"]))
         options = {name: recipe[name] for name in OPTIONS}
