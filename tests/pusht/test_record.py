@@ -156,6 +156,20 @@ def test_a_damaged_or_foreign_file_is_refused_and_left_as_it_is(window, tmp_path
     assert path.read_bytes() == content and os.listdir(tmp_path) == ["mine.npz"]
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63 - 1])
+def test_a_file_with_a_seed_that_is_none_is_refused(tmp_path, seed):
+    arrays = {"state": np.ones((2, 5)), "action": np.ones((2, 2)), "episode_ends": [2]}
+    np.savez(tmp_path / "mine.npz", **arrays, seed=[seed])
+    with pytest.raises(ValueError, match="were not recorded here"):
+        record.read(tmp_path / "mine.npz")
+
+
+def test_after_the_last_seed_comes_the_first(tmp_path):
+    record.append(tmp_path / "mine.npz", np.ones((2, 5)), np.ones((2, 2)), 2**32 - 1)
+    game = record.Record(tmp_path / "mine.npz")
+    assert game.seed == 0 and game.episodes == 1
+
+
 RECORD_UNTIL_KILLED = """
 import minidiff, pygame
 from minidiff.pusht.view import drawing, record, windows
