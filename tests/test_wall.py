@@ -43,8 +43,9 @@ def test_a_step_goes_towards_the_action_and_no_farther_than_the_speed():
     np.testing.assert_allclose(position, before + np.array([0.6, -0.8]) * wall.SPEED)
     assert not (reward or terminated or truncated)
     near = position + [0.01, 0.02]
-    np.testing.assert_allclose(world.step(near)[0], near)
-    np.testing.assert_allclose(world.step(near)[0], near)  # no step of length 0 divides by 0
+    with np.errstate(all="raise"):  # no step of length 0 divides by 0
+        np.testing.assert_allclose(world.step(near)[0], near)
+        np.testing.assert_allclose(world.step(near)[0], near)
 
 
 @pytest.mark.parametrize("x, passes", [(-0.52, True), (-0.48, False), (0.0, False), (0.48, False),
@@ -84,6 +85,18 @@ def test_an_episode_is_over_after_three_times_a_demonstration():
         assert not (terminated or truncated)
     _, reward, terminated, truncated, _ = world.step(np.array([0.0, -1.0]))
     assert truncated and not terminated and reward == 0
+
+
+# ---- the task ------------------------------------------------------------------------------------
+
+def test_the_policy_sees_where_the_point_is_and_plans_from_there():
+    obs = np.random.default_rng(0).normal(size=(3, 2, 2))
+    now = obs[:, -1]
+    frame = wall.TASK.frame(obs)
+    np.testing.assert_array_equal(wall.TASK.features(obs, frame), now)
+    actions = now[:, None] + [[0.0, 0.0], [0.1, 0.0], [0.0, 0.2]]
+    offsets = np.tile([[0.0, 0.0], [0.1, 0.0], [0.0, 0.2]], (3, 1, 1))
+    np.testing.assert_allclose(demos.to_frame(actions, frame), offsets, atol=1e-12)
 
 
 # ---- demonstrations ------------------------------------------------------------------------------
