@@ -119,6 +119,16 @@ def test_a_number_that_cannot_be_is_refused_with_its_row_and_column(arrays, scra
             f"array '{name}' {problem} in row {row}, column {column}: {value}")
 
 
+def test_numbers_at_the_limits_of_their_range_are_accepted(arrays):
+    state = arrays["state"].astype(np.float64)
+    action = arrays["action"].astype(np.float64)
+    state[:2] = PUSHT.state_range.T
+    action[:2] = PUSHT.action_range.T
+    data = demos.check(arrays | {"state": state, "action": action}, PUSHT)
+    np.testing.assert_array_equal(data.state[:2], PUSHT.state_range.T)
+    np.testing.assert_array_equal(data.action[:2], PUSHT.action_range.T)
+
+
 @given(st.data())
 def test_ends_that_do_not_rise_to_the_last_row_are_refused_with_their_row(arrays, scratch, data):
     """Among them ends whose differences overflow, so that they would seem to rise."""
@@ -389,7 +399,9 @@ def test_large_coordinates_keep_their_digits():
         return np.zeros((len(obs), 1))
 
     task = unframed(2, nothing)._replace(frame=here)
-    _, x0, normaliser = training_set(made(state, state), task, 1, 3, clip=10)
-    obs, actions = windows(made(state, state), 1, 3)
-    exact = (actions - obs[:, -1:]) / normaliser.scale
-    np.testing.assert_allclose(x0, exact, atol=1e-6)
+    _, x0, _ = training_set(made(state, state), task, 1, 3, clip=10)
+    obs, actions = windows(Demos(state, state, 10 * np.arange(1, 5)), 1, 3)
+    offsets = actions - obs[:, -1:]
+    scale = np.sqrt((offsets ** 2).mean((0, 2)))[:, None]
+    scale[0] = 1  # of the first action, which is the observation: its offset is 0
+    np.testing.assert_allclose(x0, offsets / scale, atol=1e-6)
