@@ -3,6 +3,7 @@ from minidiff.beyond import formats
 from minidiff.pusht.features import PUSHT
 
 import pickle
+import shutil
 import sys
 import zipfile
 
@@ -59,8 +60,11 @@ def test_the_places_are_those_of_the_published_files():
                               "episode_ends": "meta/episode_ends"}
 
 
-def test_an_npz_file_is_read_too(demos_file, arrays):
+def test_an_npz_file_is_read_too_whatever_its_name(demos_file, arrays, tmp_path):
     assert_same(formats.load(demos_file, PUSHT), arrays)
+    renamed = tmp_path / "demonstrations.data"
+    renamed.write_bytes(demos_file.read_bytes())
+    assert_same(formats.load(renamed, PUSHT), arrays)
 
 
 def test_a_zarr_group_is_read_from_its_folder_and_from_zips_that_wrap_it(
@@ -81,6 +85,19 @@ def test_a_zarr_group_that_lacks_an_array_or_a_chunk_is_refused(zarr_folder, tmp
         meta.unlink()
     (zarr_folder / "data" / "action").rename(tmp_path / "elsewhere")
     refused(zarr_folder, "array 'action' is missing")
+
+
+def test_two_zarr_groups_in_one_place_are_refused(zarr_folder):
+    shutil.copytree(zarr_folder, zarr_folder.with_name("second.zarr"))
+    refused(zarr_folder.parent, "2 zarr arrays 'data/state' are in it")
+
+
+def test_zarr_arrays_of_no_numbers_are_refused_before_they_are_decoded(zarr_folder):
+    zarr = pytest.importorskip("zarr")
+    root = zarr.open_group(str(zarr_folder), mode="r+")
+    del root["data/action"]
+    root.create_array("data/action", shape=(139, 2), chunks=(50, 2), dtype=np.complex64)[:] = 1
+    refused(zarr_folder, "array 'action': should be numbers, but is complex64")
 
 
 def test_numbers_of_a_zarr_group_are_checked_like_any_others(zarr_folder):
