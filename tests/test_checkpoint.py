@@ -101,7 +101,8 @@ def test_a_checkpoint_with_changed_bytes_is_refused_or_means_the_same(whole, scr
 @pytest.mark.parametrize("meta", [
     None, "words", "[]", "3", "{}", '{"format": "minidiff checkpoint"}',
     '{"format": "other", "format_version": 1, "versions": {"minidiff": "1"}}',
-    '{"format": "minidiff checkpoint", "format_version": 1}'])
+    '{"format": "minidiff checkpoint", "format_version": 1}',
+    "[" * 100_000], ids=lambda meta: str(meta)[:40])
 def test_an_npz_that_is_no_checkpoint_is_refused(meta, tmp_path):
     arrays = {"x": np.zeros(3)}
     if meta is not None:
@@ -284,6 +285,19 @@ def test_an_array_that_lies_about_itself_is_refused(content, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         checkpoint.read_npz(path, ("a",))
     assert checkpoint.read_npz(path, ()) == ({}, ["a"])  # what nobody asks for is not read
+
+
+def test_a_size_that_nothing_can_be_unpacked_to_is_refused(tmp_path):
+    """The archive and the array in it agree on 3.2 GB, which stand in a few bytes."""
+    numbers = 400_000_000
+    content = header((numbers,)) + bytes(80)
+    path = npz(tmp_path / "a.npz", a=content)
+    honest = len(content).to_bytes(4, "little")
+    claimed = (len(header((numbers,))) + 8 * numbers).to_bytes(4, "little")
+    assert path.read_bytes().count(honest) == 2  # before the member, and in the list of members
+    path.write_bytes(path.read_bytes().replace(honest, claimed))
+    with pytest.raises(ValueError, match="array 'a': it is packed more tightly than can be"):
+        checkpoint.read_npz(path, ("a",))
 
 
 def test_only_what_is_asked_for_is_read(saved):
