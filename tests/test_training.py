@@ -151,6 +151,30 @@ def test_the_config_reaches_network_schedule_and_optimiser():
     assert trainer.x0.shape == (80, 4, 2) and trainer.cond.shape == (80, 2)
 
 
+def test_the_horizons_are_those_of_the_config():
+    def all_that_is_seen(obs, frame):
+        return obs.reshape(len(obs), -1)
+
+    task = wall.TASK._replace(features=all_that_is_seen)
+    config = Config(**TINY | {"obs_horizon": 3, "pred_horizon": 5})
+    trainer = Trainer(config, task, DATA)
+    assert trainer.cond.shape == (80, 6) and trainer.x0.shape == (80, 5, 2)
+
+
+def test_the_number_of_blocks_is_that_of_the_config():
+    sizes = [make(blocks=blocks).net.theta.size for blocks in (1, 2, 4)]
+    assert sizes[2] - sizes[1] == 2 * (sizes[1] - sizes[0]) > 0
+
+
+def test_a_seed_decides_the_weights_and_all_that_is_random():
+    first = make(seed=3)
+    again = make(seed=3)
+    other = make(seed=4)
+    assert np.array_equal(first.net.theta, again.net.theta)
+    assert (first.net.theta != other.net.theta).any()
+    assert finish(first) == finish(again) != finish(other)
+
+
 def test_training_lowers_the_loss():
     losses = finish(make(steps=300, batch=64, width=32))
     assert np.mean(losses[-50:]) < 0.5 * np.mean(losses[:20])
