@@ -389,15 +389,21 @@ def test_the_width_by_default_is_that_of_the_network():
 
 
 @pytest.mark.parametrize("change, said", [
-    ({"update": 2.5}, "cannot have done 2.5"), ({"update": -1}, "cannot have done -1"),
-    ({"update": 10**9}, "cannot have done 1000000000"), ({"rng": None}, "random generator"),
+    ({"update": 2.5}, "cannot have done 2.5"),
+    ({"update": -1}, "cannot have done -1"),
+    ({"update": 10**9}, "cannot have done 1000000000"),
+    ({"rng": None}, "random generator"),
     ({"rng": {"bit_generator": "PCG64"}}, "random generator"),
-    ({"cpu_seconds": "5"}, "'cpu_seconds' cannot be 5"), ({"v": -1.0}, "some are negative"),
-    ({"cpu_seconds": float("inf")}, "'cpu_seconds' cannot be inf"), ({"demos_sha256": 5}, "not the demonstrations"),
+    ({"cpu_seconds": "5"}, "'cpu_seconds' cannot be 5"),
+    ({"cpu_seconds": float("inf")}, "'cpu_seconds' cannot be inf"),
+    ({"v": -1.0}, "some are negative"),
+    ({"v": np.nan}, "'v' is not finite"),
+    ({"demos_sha256": 5}, "not the demonstrations"),
     ({"theta": np.zeros(3, np.float32)}, "array 'theta' is float32 (3,), not"),
-    ({"m": np.zeros(3)}, "array 'm' is float64 (3,), not"), ({"v": np.nan}, "'v' is not finite"),
+    ({"m": np.zeros(3)}, "array 'm' is float64 (3,), not"),
     ({"losses": np.zeros(99, np.float32)}, "array 'losses' is float32 (99,), not"),
-    ({"loss_by_t": np.zeros((2, 2), np.float32)}, "array 'loss_by_t' is")], ids=str)
+    ({"loss_by_t": np.zeros((2, 2), np.float32)}, "array 'loss_by_t' is"),
+], ids=str)
 def test_a_damaged_run_is_refused_in_words_and_changes_nothing(change, said, tmp_path):
     trainer = make()
     for _ in range(3):
