@@ -379,6 +379,20 @@ def test_a_short_plan_is_carried_out_whole_unless_told_otherwise(arrays):
     assert policy.from_trainer(longer, action_horizon=3).action_horizon == 3
 
 
+def test_a_plan_is_clipped_where_the_demonstrations_were(arrays):
+    assert policy.from_trainer(small_trainer(arrays, clip=1.5)).clip == 1.5
+    assert policy.from_trainer(small_trainer(arrays, clip=1.5), clip=2.5).clip == 2.5
+
+
+def test_a_plan_uses_the_very_schedule_that_is_in_the_file(trainer, tmp_path):
+    """Another machine may compute another last digit from the same config."""
+    arrays, meta = policy.contents(trainer)
+    beta = np.nextafter(arrays["beta"], 1)
+    checkpoint.save(tmp_path / "p.npz", arrays | {"beta": beta}, meta)
+    loaded, _ = policy.load(tmp_path / "p.npz", PUSHT)
+    assert np.array_equal(loaded.schedule.beta[1:], beta)
+
+
 def test_a_learned_variance_is_what_a_plan_is_sampled_with(arrays):
     learner = small_trainer(arrays, objective="hybrid", outputs=2)
     learned = functools.partial(ancestral_sampling, variance="learned")
