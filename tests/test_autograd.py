@@ -564,7 +564,8 @@ def test_integers_become_floats_and_other_things_are_refused():
     assert half.data.tolist() == [0.5, 1.0, 1.5] and half.dtype == np.float64
     assert (np.array([1, 2]) * Tensor(np.float32([0.5, 0.25]))).data.tolist() == [0.5, 0.5]
     assert T.tensor(0.5, like=np.array([1, 2])).data == 0.5
-    assert Tensor([True, False]).data.tolist() == [1.0, 0.0]
+    for integers in ([1, 2], [True, False], np.uint8([3])):
+        assert Tensor(integers).dtype == np.float64
     for wrong in ("text", [None], np.array(["a"]), np.array([{}])):
         with pytest.raises(TypeError, match="a Tensor holds numbers, not"):
             Tensor(wrong)
@@ -576,8 +577,10 @@ def test_a_tape_is_read_once_and_only_for_what_it_recorded():
         y = T.sum(x * x)
     with Tape() as other:
         z = T.sum(x * 2.0)
+    with pytest.raises(ValueError, match="this tape has not recorded the result"):
+        tape.backward(z)  # of another tape
     tape.backward(y)
-    for wrong in (y, z):  # read already; of another tape
+    for wrong in (y, z):  # the tape has been read
         with pytest.raises(ValueError, match="this tape has not recorded the result"):
             tape.backward(wrong)
     assert x.grad.tolist() == [2.0, 2.0, 2.0]
