@@ -81,7 +81,7 @@ def test_after_a_signal_each_command_says_what_it_leaves(arguments, said, demos_
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments, said", [
     (["forks", SHIPPED_POLICY], "stopped"),
-    (["film", SHIPPED_POLICY, "a.png", "--episodes", "200"], "stopped; a.png was not drawn")])
+    (["film", SHIPPED_POLICY, "a.png", "--episodes", "100"], "stopped; a.png was not drawn")])
 def test_ctrl_c_ends_a_command_in_a_sentence(arguments, said, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "minidiff.pusht", *map(str, arguments)], cwd=tmp_path, text=True,
