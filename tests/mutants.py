@@ -198,7 +198,9 @@ MUTANTS = {
         ("self.std, -BOUND, BOUND)", "self.std, -1e9, 1e9)"),
         ("offsets.std((0, 1)), np.abs", "offsets.std(), np.abs"),
         ("centre = offsets.mean((0, 1))", "centre = offsets.mean() * np.ones(actions.shape[2])"),
-        ("rows.dtype in (np.float32, np.float64)", "rows.dtype == np.float32"),
+        ("rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)",
+         "rows.astype(np.float32)"),
+        ("else rows.astype(np.float64)", "else rows.astype(np.float32)"),
     ],
     "checkpoint": [
         ("            os.fsync(file.fileno())\n        os.replace(temporary, path)\n",

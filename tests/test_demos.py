@@ -54,6 +54,16 @@ def test_any_number_type_and_arrays_that_nobody_needs_are_accepted(arrays, scrat
     np.testing.assert_array_equal(loaded.episode_ends, arrays["episode_ends"])
 
 
+def test_whole_numbers_are_kept_exactly(arrays):
+    """float32 has no 2^24 + 1."""
+    task = PUSHT._replace(state_range=PUSHT.state_range * 1e6)
+    state = arrays["state"].astype(np.int64)
+    state[3] = 2**24 + 1
+    loaded = demos.check(arrays | {"state": state}, task)
+    assert loaded.state.dtype == np.float64
+    np.testing.assert_array_equal(loaded.state, state)
+
+
 def test_reading_gives_the_arrays_that_are_asked_for_and_there(arrays, scratch):
     path = saved(scratch / "more.npz", arrays, seeds=np.arange(4), notes=np.array([{}]))
     read = demos.read(path, ("state", "seeds", "relabelled"))
