@@ -363,8 +363,8 @@ def test_the_command_hands_its_options_on(monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, code, said", [
-    (["--candidates", "0"], 2, "--candidates must be at least 1"),
-    (["--max-steps", "0"], 1, "max_steps must be at least 1"),
+    (["--candidates", "0"], 2, "--candidates: must be from 1 to 1000, not 0"),
+    (["--max-steps", "0"], 2, "--max-steps: must be from 1 to 1000000, not 0"),
     (["nowhere"], 1, "nowhere"),
     (["--sampler-steps", "3"], 1, "ancestral takes no steps")])
 def test_the_command_refuses_in_a_sentence(arguments, code, said, capsys):
