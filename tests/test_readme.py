@@ -49,6 +49,7 @@ def rows(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_link_leads_to_what_it_names(page):
     assert corrected(page) == text(page), "run: python tests/test_readme.py"
+    assert "#L0)" not in text(page), "a link names a function that is not there"
     for path in re.findall(r"\]\((?!https?:)([\w./-]+?)(?:#\w+)?\)", text(page)):
         assert (page.parent / path).exists(), path
     for path in re.findall(r"`((?:minidiff|tests)/[\w./]+)`", text(page)):
