@@ -153,7 +153,7 @@ def test_the_command_draws_animations(tmp_path):
 
 @pytest.mark.parametrize("arguments, code, said", [
     (["film.txt"], 2, "film.txt: the name of the picture must end in .png, .webp or .gif"),
-    (["film.png", "--episodes", "0"], 2, "--episodes must be at least 1"),
+    (["film.png", "--episodes", "0"], 2, "--episodes: must be from 1 to 100, not 0"),
     (["nowhere", "film.png"], 1, "nowhere"), ([], 2, "FILE")])
 def test_the_command_refuses_in_a_sentence(arguments, code, said, capsys):
     try:
