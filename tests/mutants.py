@@ -1,7 +1,7 @@
 """The suite under test: plant one defect at a time in a copy, and see that the suite finds it.
 
     python tests/mutants.py              all, a few seconds each; exit status 1 if one survives
-    python tests/mutants.py 5            every fifth; tests/test_mutants.py takes every 70th
+    python tests/mutants.py 5            every fifth; tests/test_mutants.py takes every 100th
     python tests/mutants.py 1 nn wall    all of these files
 
 Each defect is a file, a piece of its text that occurs once, and what to put in its place: slips of
