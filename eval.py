@@ -24,6 +24,7 @@ from minidiff.pusht import SHIPPED_POLICY, scores
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.pusht.rollout import CHUNK, Unfinished, evaluate
+from minidiff.pusht.study import compare
 from minidiff.pusht.study.candidates import BestOf
 from minidiff.pusht.study.disturbances import DisturbedEnv
 from minidiff.pusht.workers import Workers
@@ -34,6 +35,7 @@ import math
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -60,7 +62,8 @@ def parse_arguments():
 
     options.add_arguments(parser)
 
-    add = parser.add_argument_group("how a plan is chosen").add_argument
+    group = parser.add_argument_group("how a plan is chosen")
+    add = group.add_mutually_exclusive_group().add_argument
     add("--candidates", type=options.bounded(int, 1, 10_000), default=1, metavar="K",
         help="plans sampled for each decision; each is tried in a copy of the simulator, which a "
              "policy alone does not have, and the best is carried out (default: 1)")
@@ -80,14 +83,17 @@ def parse_arguments():
 
     add = parser.add_argument_group("output").add_argument
     add("--json", metavar="FILE", type=options.named,
-        help="write every episode and the summary to FILE")
+        help="write every episode and the summary to FILE, in place of an older one of this kind")
     return parser.parse_args()
 
 
 def main():
     args = parse_arguments()
+    seeds = options.seeds(args)
     if args.json:
         checkpoint.check_writable(args.json)
+        if Path(args.json).is_file() and Path(args.json).stat().st_size:
+            compare.read(args.json)  # whatever else is in its place stays
     policy, meta, sampling = options.load_policy(args, PUSHT, SHIPPED_POLICY)
     config = meta["config"]
     path = find(args.run or SHIPPED_POLICY)
@@ -104,7 +110,6 @@ def main():
     if args.candidates > 1 or args.budget_ms is not None:
         decide = BestOf(policy, args.candidates, args.budget_ms)
 
-    seeds = range(args.seed, args.seed + args.episodes)
     chunks = math.ceil(len(seeds) / CHUNK)
     milliseconds = plan_ms(policy)
     progress = Progress("episodes", len(seeds))

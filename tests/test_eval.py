@@ -233,6 +233,9 @@ def refusal(result):
     ("run --guidance inf", "argument --guidance: must be from -100 to 100, not inf"),
     ("run --candidates 100000", "argument --candidates: must be from 1 to 10000, not 100000"),
     ("run --workers 70000", "argument --workers: must be from 1 to 1000, not 70000"),
+    ("run --seed 4294967295 --episodes 2", "--episodes 2: the last seed is 4294967295"),
+    ("run --candidates 4 --budget-ms 10", "--budget-ms: not allowed with argument --candidates"),
+    ("run --json run/policy.npz", "run/policy.npz: not a file that eval.py --json wrote"),
     ("run --json run", "run is a folder, not a file to write"),
 ])
 def test_what_it_cannot_do_is_refused_in_a_sentence(arguments, said, trained):

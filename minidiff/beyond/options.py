@@ -7,6 +7,8 @@ from . import OBJECTIVES, SAMPLERS, load
 FLAGS = {"sampler_steps": "steps", "ddim_eta": "eta", "variance": "variance",
          "langevin_repeats": "repeats", "langevin_size": "size", "spread": "spread"}  # -> keyword
 
+SEEDS = 2**32  # that PushTEnv takes: 0 to SEEDS - 1
+
 
 def add_arguments(parser):
     """Add the positional RUN, and a group with the options of sampling."""
@@ -52,7 +54,15 @@ def named(text):
 
 def seed(text):
     """A type for argparse: a seed as PushTEnv takes them."""
-    return bounded(int, 0, 2**32 - 1)(text)
+    return bounded(int, 0, SEEDS - 1)(text)
+
+
+def seeds(args):
+    """Those of args.episodes episodes, args.seed first. ValueError where there are not so many."""
+    if args.seed + args.episodes > SEEDS:
+        raise ValueError(f"--seed {args.seed} --episodes {args.episodes}: "
+                         f"the last seed is {SEEDS - 1}")
+    return range(args.seed, args.seed + args.episodes)
 
 
 def bounded(kind, least, most):

@@ -154,6 +154,7 @@ def test_the_command_draws_animations(tmp_path):
 @pytest.mark.parametrize("arguments, code, said", [
     (["film.txt"], 2, "film.txt: the name of the picture must end in .png, .webp or .gif"),
     (["film.png", "--episodes", "0"], 2, "--episodes: must be from 1 to 100, not 0"),
+    (["film.png", "--seed", "4294967295"], 1, "--episodes 4: the last seed is 4294967295"),
     (["nowhere", "film.png"], 1, "nowhere"), ([], 2, "FILE")])
 def test_the_command_refuses_in_a_sentence(arguments, code, said, capsys):
     try:

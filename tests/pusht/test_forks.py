@@ -90,6 +90,12 @@ def test_the_command_prints_a_line_for_the_demonstrator_and_for_each_policy(caps
                                                                str(SHIPPED_POLICY)]
 
 
+def test_the_command_refuses_a_policy_before_the_work(capsys):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such checkpoint"):
+        forks.main([str(SHIPPED_POLICY), "nowhere"])
+    assert capsys.readouterr() == ("", "")
+
+
 # ---- steering ------------------------------------------------------------------------------------
 
 def test_a_plan_that_is_told_where_to_end_ends_there(tiny_policy):

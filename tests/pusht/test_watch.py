@@ -96,6 +96,12 @@ def test_a_step_carries_out_the_plan_that_the_simulator_finds_best(game):
     assert game.env.snapshot().actions[0] == tuple(np.clip(chosen[0], 0, 512))
 
 
+def test_after_the_last_seed_comes_the_first(game):
+    game.start(2**32 - 1)
+    game.handle(key("n"))
+    assert game.seed == 0
+
+
 def test_the_end_of_an_episode_is_shown_before_the_next_begins(game):
     wait(game, 1.0)
     assert game.ended[1] == "out of steps" and game.steps == 9 and game.seed == 7

@@ -196,9 +196,17 @@ def parse(arguments):
     parser.add_argument("--visited", metavar="RUN", type=named,
                         help="start from states that this policy visits (a run's folder or file)")
     for name, default, _, _, text in KNOBS:
-        parser.add_argument(f"--{name}", type=type(default), default=default,
+        parser.add_argument(f"--{name}", type=type(default), default=argparse.SUPPRESS,
                             help=f"{text} (default: {default})")
     args = parser.parse_args(arguments)
+    decided = OPTIONS if args.again or args.add_to else ()  # by the recipe
+    if args.again:
+        decided += ("seed", "episodes")
+    for name, default, *_ in KNOBS:
+        attribute = name.replace("-", "_")
+        if attribute in decided and attribute in args:
+            raise ValueError(f"FILE decides about --{name}: leave it out")
+        setattr(args, attribute, getattr(args, attribute, default))
     check_knobs(vars(args), "--")
     if not args.out.endswith(".npz"):
         raise ValueError(f"--out {args.out}: the name must end in .npz")

@@ -127,11 +127,11 @@ def main(arguments):
     parser.add_argument("--plans", type=bounded(int, 2, 10_000), default=100,
                         help="at each (default: 100)")
     args = parser.parse_args(arguments)
+    policies = [beyond.load(run, PUSHT)[0] for run in args.runs]
     states = symmetric_states(args.states, np.random.default_rng(0))
     shown = [demonstrated(state, SHOWN, np.random.default_rng(k)) for k, state in enumerate(states)]
     again = functools.partial(demonstrated, count=args.plans // 2)
     print(sentence("the demonstrator again", measure(again, states, shown)))
-    for run in args.runs:
-        policy, _ = beyond.load(run, PUSHT)
+    for run, policy in zip(args.runs, policies):
         move = functools.partial(motions, policy, count=args.plans)
         print(sentence(run, measure(move, states, shown)))

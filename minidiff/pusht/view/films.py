@@ -101,11 +101,12 @@ def main(arguments):
     args = parser.parse_intermixed_args(arguments)  # options may stand between RUN and FILE
     if Path(args.file).suffix not in (".png", ".webp", ".gif"):
         parser.error(f"{args.file}: the name of the picture must end in .png, .webp or .gif")
+    seeds = options.seeds(args)
     policy, _, sampling = options.load_policy(args, PUSHT, SHIPPED_POLICY)
     print(f"{args.run or 'the policy that comes with minidiff'}: {sampling}")
     draw = film if args.file.endswith(".png") else animation
     try:
-        draw(args.file, policy, range(args.seed, args.seed + args.episodes), args.noise_seed)
+        draw(args.file, policy, seeds, args.noise_seed)
     except stopping.Stopped:
         raise stopping.Stopped(f"stopped; {args.file} was not drawn") from None
     print(f"picture: {args.file}")

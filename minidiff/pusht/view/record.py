@@ -22,7 +22,6 @@ from .drawing import INK, ORANGE, VERMILLION
 from .windows import UNIT, VIEW, Clock, key_name
 
 FIRST_SEED = 9000  # of a new file: no start of expert.npz, and none of those that score a policy
-SEEDS = 2**32  # there are so many; after the last one comes 0
 GRASP = 22  # px from the agent's middle, within which the pointer takes it
 AFTERGLOW = 2.5  # s for which the end of an episode is shown: time to think better of it
 EMPTY = {"state": np.zeros((0, 5), np.float32), "action": np.zeros((0, 2), np.float32),
@@ -56,7 +55,7 @@ class Record:
 
     def start(self, seed):
         """Begin an episode. Time stands still until the pointer takes the agent."""
-        self.seed = int(seed) % SEEDS
+        self.seed = int(seed) % options.SEEDS  # after the last one comes 0
         state, info = self.env.reset(seed=self.seed)
         self.coverage = info["coverage"]
         self.states, self.actions = [state], []
@@ -168,7 +167,7 @@ def read(path):
     _, names = read_npz(path, ())  # others would be lost when an episode is added
     seeds = arrays.get("seed", np.zeros(0))
     whole = seeds.shape == data.episode_ends.shape and seeds.dtype.kind in "iu"
-    whole = whole and seeds.min() >= 0 and seeds.max() < SEEDS
+    whole = whole and seeds.min() >= 0 and seeds.max() < options.SEEDS
     if set(names) != set(EMPTY) or not whole:
         raise ValueError(f"{path}: these demonstrations were not recorded here; choose another "
                          "file, and train.py --demos takes both")

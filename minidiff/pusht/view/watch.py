@@ -61,9 +61,9 @@ class Watch:
 
     def start(self, seed):
         """Begin an episode."""
-        self.seed = seed
-        self.rng = np.random.default_rng([self.noise_seed, seed])
-        state, info = self.env.reset(seed=seed)
+        self.seed = seed % options.SEEDS  # after the last one comes 0
+        self.rng = np.random.default_rng([self.noise_seed, self.seed])
+        state, info = self.env.reset(seed=self.seed)
         self.coverage = info["coverage"]
         self.steps = 0
         self.seen, self.trail = [state], [state[:2]]
