@@ -185,6 +185,9 @@ class Normaliser(NamedTuple):
 
     def standardise(self, features):
         """Features (B, F) -> what the network is shown, (B, F) float32, within +-BOUND."""
+        if features.shape[1:] != self.mean.shape:
+            raise ValueError(f"this normaliser is for {self.mean.size} features, "
+                             f"not for {features.shape[1]}")
         return np.clip((features - self.mean) / self.std, -BOUND, BOUND).astype(np.float32)
 
     def normalise(self, actions, frame):

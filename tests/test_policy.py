@@ -482,6 +482,15 @@ def test_files_that_do_not_fit_are_refused_in_words(
     assert str(error.value).startswith(f"{tmp_path / 'p.npz'}: ") and said in str(error.value)
 
 
+def test_features_of_another_number_than_the_file_is_for_are_refused(trainer, tmp_path):
+    arrays, meta = policy.contents(trainer)
+    meta["config"]["obs_horizon"] = 6
+    checkpoint.save(tmp_path / "p.npz", arrays, meta)
+    loaded = policy.load(tmp_path / "p.npz", PUSHT)[0]
+    with pytest.raises(ValueError, match="for 43 features, not for 63"):
+        loaded.plan(np.full((1, 6, 5), 100.0), np.random.default_rng(0))
+
+
 def test_a_plan_that_is_not_finite_is_refused(trainer, tmp_path):
     arrays, meta = policy.contents(trainer)
     large = np.full_like(arrays["ema"], 1e38)  # finite, but not what the network makes of it
