@@ -10,7 +10,7 @@ eval.py needs: the averaged weights), scores.json, loss.png and rollouts.png.
 """
 import minidiff  # first: it decides how many threads NumPy's BLAS takes  # noqa: F401
 from minidiff import checkpoint, demos, folders, policy, stopping
-from minidiff.beyond import OBJECTIVES, bind, formats, options
+from minidiff.beyond import OBJECTIVES, bind, config_of, formats, options
 from minidiff.progress import Progress, say
 from minidiff.pusht import setting  # the task
 from minidiff.training import STATE, Config, Diverged, Trainer, flag
@@ -28,7 +28,7 @@ CLIPPED = 0.01  # share of the actions' numbers beyond --clip above which there 
 
 def main():
     args, config = parse_arguments()
-    np.seterr(over="ignore", invalid="ignore")  # Diverged says it better
+    np.seterr(over="ignore", invalid="ignore")  # a loss that is not finite raises Diverged
     with held_folder(args, config) as folder:
         work(args, config, folder)
 
@@ -49,7 +49,7 @@ def work(args, config, folder):
     files, saved = args.demos, None
     if args.resume:
         saved = policy.read(folder / "checkpoint.npz", STATE)
-        files, config = resumed(folder, *saved)
+        files, config = resumed(folder, saved[1])
     data = demos.join([formats.load(file, setting.TASK) for file in files or [setting.DEMOS]])
     trainer = Trainer(config, setting.TASK, data, OBJECTIVES[config.objective].loss)
     *_, quickest = samplers(config).values()
@@ -86,21 +86,15 @@ def work(args, config, folder):
     except RuntimeError as error:  # pymunk or pygame is missing
         say(f"no scores or no pictures: {error}")
     say(f"next: python eval.py {shlex.quote(str(folder))} --episodes 500 --seed 300000    "
-        "(eval.py --help tells of faster samplers)")
+        "(eval.py --help lists faster samplers)")
 
 
-def resumed(folder, arrays, meta):
+def resumed(folder, meta):
     """The files of demonstrations and the Config of a saved run; ValueError if it is damaged."""
     files = meta.get("demos")
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise ValueError(f"{folder}: the names of its demonstrations are damaged")
-    try:
-        config = policy.config_of(meta)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
-    if config.objective not in OBJECTIVES:
-        raise ValueError(f"{folder}: trained for '{config.objective}', which nobody here knows")
-    return files, config
+    return files, config_of(folder, meta)
 
 
 def train(trainer, folder, files, save_every):
@@ -162,8 +156,9 @@ def parse_arguments():
              "episode_ends; or a zarr folder or zip (default: those that come with minidiff)")
     for field in dataclasses.fields(Config):
         add_option(parser, field)
-    add("--out", type=options.named, help="the run's folder (default: runs/TASK-NET-SEED, with a "
-                     "number behind it if that holds a run)")
+    add("--out", type=options.named,
+        help="the run's folder (default: runs/TASK-NET-SEED, with a number behind it if that holds "
+             "a run)")
     add("--resume", metavar="FOLDER", type=options.named,
         help="continue the run in FOLDER, with its own config")
     add("--save-every", type=options.bounded(int, 1, 10**9), default=1000,

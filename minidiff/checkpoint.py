@@ -67,7 +67,7 @@ def check_writable(path):
 
 
 def clean(path):
-    """Remove what a process that was killed while it wrote `path` has left beside it."""
+    """Remove what a process that was killed while it wrote `path` has left next to it."""
     for left in path.parent.glob(f".{glob_escape(path.name)}.*.tmp"):
         process = re.fullmatch(r"\.(\d+)\.\d+\.tmp", left.name[len(path.name) + 1:])
         if process and os.name == "posix" and not alive(int(process[1])):

@@ -40,7 +40,6 @@ class Demos(NamedTuple):
 
 # ---- files ---------------------------------------------------------------------------------------
 
-BOUND = 20.0  # standard deviations of a feature; no observation in PushT's demonstrations has 13
 NAMES = ("state", "action", "episode_ends")
 
 
@@ -169,6 +168,9 @@ def from_frame(offsets, frame):
         return offsets
     origin, axes = frame
     return offsets @ axes.swapaxes(1, 2) + origin[:, None]
+
+
+BOUND = 20.0  # standard deviations of a feature; no observation in PushT's demonstrations has 13
 
 
 class Normaliser(NamedTuple):

@@ -14,6 +14,7 @@ except ImportError:  # on Windows
 
 LOCK = ".lock"  # in the folder; only on Windows
 
+
 class Taken(ValueError):
     """Another process is at work in a folder, or it holds a run already."""
 

@@ -62,6 +62,17 @@ def bind(name, **options):
     return functools.partial(function, **options) if options else function
 
 
+def config_of(path, meta):
+    """The Config in the meta of a file, whose objective is one of OBJECTIVES; else ValueError."""
+    try:
+        config = policies.config_of(meta)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if config.objective not in OBJECTIVES:
+        raise ValueError(f"{path}: trained for '{config.objective}', which nobody here knows")
+    return config
+
+
 def load(path, task, sampler=None, guidance=0.0, action_horizon=None, start_noise=1.0, **options):
     """policy.load, with the sampler by its name (by default that of the objective) -> policy, meta.
 
@@ -69,12 +80,7 @@ def load(path, task, sampler=None, guidance=0.0, action_horizon=None, start_nois
     options: the sampler's own. ValueError where the network was not trained for what is asked.
     """
     _, meta = policies.read(path)
-    try:
-        config = policies.config_of(meta)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    if config.objective not in OBJECTIVES:
-        raise ValueError(f"{path}: trained for '{config.objective}', which nobody here knows")
+    config = config_of(path, meta)
     fitting = OBJECTIVES[config.objective].samplers
     name = sampler or fitting[0]
     function = bind(name, **options)

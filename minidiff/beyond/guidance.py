@@ -1,6 +1,6 @@
 """Steering after training: where a plan should lie, what it should avoid, which part is given.
 
-Conditioning on the observation is learned (nn.py). What is here is added when samples are drawn.
+Conditioning on the observation is learned (nn.py). What is here is added when plans are sampled.
 Two wrap eps_theta and are another eps_theta, which any sampler takes: by eq. 13, what is added to
 eps is subtracted from the score.
 

@@ -119,7 +119,7 @@ def schedules(path, policy):
         schedule = make(100)
         lines.append((f"{name}: signal", np.arange(101), schedule.signal))
         lines.append((f"{name}: noise", np.arange(101), schedule.noise))
-    charts.curves(path, lines, "What x_t is made of", "t", "share", log_y=False,
+    charts.curves(path, lines, "What x_t is made of", "t", "coefficient", log_y=False,
                   note="x_t = signal x_0 + noise eps, signal = sqrt(alpha_bar_t), "
                        "noise = sqrt(1 - alpha_bar_t)")
 
