@@ -1,9 +1,17 @@
-"""Data laws whose ideal denoiser is known in closed form, and the exact law of a sampler."""
+"""Data laws whose ideal denoiser is known in closed form, the exact law of a sampler, and how far
+an estimate may lie from what it estimates."""
 from minidiff.diffusion import SCHEDULES, Schedule, p_mean_variance
 from minidiff.tensor import Tensor, tensor
 
+import math
+
 import numpy as np
 from hypothesis import strategies as st
+
+FALSE_ALARM = math.erfc(6 / math.sqrt(2))  # 2e-9: of one normal estimate at 6 standard errors
+MOST_FALSE_ALARMS = 1e-6  # of all estimates together that the suite checks
+estimates = []  # how many numbers each call of assert_close has checked
+
 
 
 def named_schedule(name, T):
@@ -63,6 +71,20 @@ def p_theta(*arguments, **options):
     """Mean and variance of p_mean_variance as arrays."""
     mean, variance = p_mean_variance(*arguments, **options)
     return mean.data, variance.data
+
+
+def assert_close(estimate, expected, standard_error, bias=0.0):
+    """Monte Carlo estimates, numbers or arrays, lie within 6 standard errors of what they estimate.
+
+    bias: what else may part them, for instance finitely many steps. With other random numbers a
+    check fails by chance with a probability of 2e-9, and any check of the whole suite with 1e-6.
+    """
+    estimates.append(np.size(estimate))
+    assert sum(estimates) * FALSE_ALARM <= MOST_FALSE_ALARMS, "too many estimates for the suite"
+    away = np.abs(estimate - expected) / standard_error
+    allowed = 6 + bias / standard_error
+    assert np.all(away <= allowed), (
+        f"{estimate} is {np.max(away):.1f} standard errors away from {expected}")
 
 
 class Impulses:

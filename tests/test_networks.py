@@ -15,6 +15,7 @@ import copy
 import math
 import pickle
 
+import laws
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -216,8 +217,8 @@ def test_initial_weights_have_variance_1_over_fan_in_the_rest_is_1_or_0(name):
         starts_at_zero = key.endswith(("film.W", "2.W")) and key != head
         if key.endswith("W") and not starts_at_zero:
             z = p.data * np.sqrt(np.prod(p.shape[:-1]))
-            assert abs(z.mean()) < 5 / np.sqrt(z.size)
-            assert abs(z.var() - 1) < 5 * np.sqrt(2 / z.size)
+            laws.assert_close(z.mean(), 0, 1 / np.sqrt(z.size))
+            laws.assert_close(z.var(), 1, np.sqrt(2 / z.size))
             assert np.abs(z).max() < 6
         elif key.endswith("gain"):
             assert (p.data == 1).all()

@@ -91,16 +91,15 @@ def test_each_weight_turns_the_eps_error_into_the_error_it_is_named_for(schedule
 
 
 def test_t_is_uniform_on_1_to_T():
-    """Eq. 12 by Monte Carlo: 1e6 samples over T = 10.
+    """Eq. 12 by Monte Carlo: 1e6 samples over T = 10, which shows a share that is off by 1.8 %.
 
-    A count within 6 standard errors of a tenth for each t (false alarm 2e-8 in all) detects a share
-    that is off by 1.8 %. Neither 0 nor T + 1 comes, and T does.
+    Neither 0 nor T + 1 comes, and T does.
     """
     schedule = diffusion.linear_schedule(10)
     t = sample_t(schedule, 1_000_000, np.random.default_rng(0))
     assert t.shape == (1_000_000,) and t.min() == 1 and t.max() == 10
     counts = np.bincount(t)[1:]
-    assert np.abs(counts - 1e5).max() < 6 * np.sqrt(1e6 * 0.1 * 0.9)
+    laws.assert_close(counts, 1e5, np.sqrt(1e6 * 0.1 * 0.9))
 
 
 @given(schedule_and_t(), numbers, numbers)

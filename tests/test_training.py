@@ -7,6 +7,7 @@ from minidiff.training import STATE, Config, Diverged, Trainer
 
 import functools
 
+import laws
 import numpy as np
 import pytest
 
@@ -58,14 +59,14 @@ def test_rows_of_x0_and_cond_that_the_loss_gets_belong_together():
 
 
 def test_every_row_is_sampled_as_often_as_any_other():
-    """16,000 rows of 80: each 200 times, within 6 standard errors (85)."""
+    """16,000 rows of 80: each about 200 times."""
     spy = Spy()
     trainer = numbered(spy, batch=1600)
     finish(trainer)
     rows = np.concatenate([x0[:, 0, 0] for x0, *_ in spy.calls]).astype(int)
     counts = np.bincount(rows, minlength=81)
     assert counts[0] == 0 and len(counts) == 81
-    assert np.abs(counts[1:] - 200).max() < 6 * np.sqrt(200)
+    laws.assert_close(counts[1:], 200, np.sqrt(200))
 
 
 def test_each_step_has_its_own_rows_timesteps_and_noise():
@@ -83,13 +84,13 @@ def test_each_step_has_its_own_rows_timesteps_and_noise():
         for before, after in zip(first[:4], second[:4]):
             assert (before != after).any()
     noise = np.concatenate([eps.ravel() for _, _, eps, *_ in spy.calls])
-    assert abs(noise.mean()) < 6 / np.sqrt(noise.size)
-    assert abs(noise.var() - 1) < 6 * np.sqrt(2 / noise.size)
+    laws.assert_close(noise.mean(), 0, 1 / np.sqrt(noise.size))
+    laws.assert_close(noise.var(), 1, np.sqrt(2 / noise.size))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25])
 def test_a_share_of_the_windows_is_shown_no_observation(share):
-    """--drop-cond, within 6 standard errors; all else stays."""
+    """--drop-cond; all else stays."""
     spy = Spy()
     finish(numbered(spy, drop_cond=share, batch=1600))
     dropped = 0
@@ -98,7 +99,7 @@ def test_a_share_of_the_windows_is_shown_no_observation(share):
         assert (cond[~shown] == 0).all()
         assert (cond[shown] == x0[shown, 0, :1]).all() and (x0 > 0).all()
         dropped += (~shown).sum()
-    assert abs(dropped - 16_000 * share) <= 6 * np.sqrt(16_000 * share * (1 - share))
+    laws.assert_close(dropped, 16_000 * share, np.sqrt(16_000 * share * (1 - share)) + 1e-9)
 
 
 def test_the_weight_is_that_of_the_config():

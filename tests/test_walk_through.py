@@ -3,6 +3,7 @@ from minidiff import __main__ as walk
 
 import re
 
+import laws
 import numpy as np
 import pytest
 
@@ -35,10 +36,10 @@ def test_the_entropy_is_that_of_the_law():
 def test_data_come_from_both_modes_in_their_shares():
     x = walk.sample_data(40_000, np.random.default_rng(0)).ravel()
     left = x < -0.2
-    assert left.mean() == pytest.approx(walk.SHARE, abs=0.012)  # 5 standard errors
+    laws.assert_close(left.mean(), walk.SHARE, np.sqrt(walk.SHARE * (1 - walk.SHARE) / x.size))
     for part, mean in zip((x[left], x[~left]), walk.MEANS):
-        assert part.mean() == pytest.approx(mean, abs=0.007)
-        assert part.std() == pytest.approx(walk.SPREAD, rel=0.04)
+        laws.assert_close(part.mean(), mean, walk.SPREAD / np.sqrt(part.size))
+        laws.assert_close(part.std(), walk.SPREAD, walk.SPREAD / np.sqrt(2 * part.size))
 
 
 def test_numbers_as_demonstrations_are_one_action_an_episode():

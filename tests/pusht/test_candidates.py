@@ -8,6 +8,7 @@ from minidiff.pusht.study.disturbances import DisturbedEnv
 
 from functools import partial
 
+import laws
 import numpy as np
 import pytest
 
@@ -168,10 +169,10 @@ def test_with_action_latency_the_agent_stays_until_the_first_action_comes():
 
 
 def test_observation_noise_does_not_change_the_world():
-    """Standard deviations of 601 samples within 6 standard errors (17 %): a false alarm of 1e-8."""
     env, clear = DisturbedEnv(obs_noise=3.0), PushTEnv()
     noise = [env.reset(seed=2)[0] - clear.reset(seed=2)[0]]
     for _ in range(600):
         noise.append(env.step((100, 100))[0] - clear.step((100, 100))[0])
     np.testing.assert_array_equal(env.state, clear.state)
-    assert np.std(noise, axis=0) == pytest.approx([3, 3, 3, 3, 0.05], rel=0.17)
+    expected = np.array([3, 3, 3, 3, 0.05])
+    laws.assert_close(np.std(noise, axis=0), expected, expected / np.sqrt(2 * 601))

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 
+import laws
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -386,10 +387,10 @@ def test_contacts_are_uniform_on_the_outline():
     for k, side in enumerate(expert.SIDE):
         share = ((contacts[face == k] - OUTLINE[k]) / side).real
         expected = abs(side) / 480
-        assert (face == k).mean() == pytest.approx(expected, abs=0.012)  # 5 standard errors
+        laws.assert_close((face == k).mean(), expected, np.sqrt(expected * (1 - expected) / 20_000))
         assert 0 <= share.min() and share.max() <= 1
-        assert share.mean() == pytest.approx(0.5, abs=0.045)
-        assert share.std() == pytest.approx(12**-0.5, abs=0.02)
+        laws.assert_close(share.mean(), 1 / 2, 1 / np.sqrt(12 * share.size))
+        laws.assert_close(share.var(), 1 / 12, 1 / np.sqrt(180 * share.size))
 
 
 def test_the_ways_along_the_ring_go_either_way_round_over_up_to_six_points():
