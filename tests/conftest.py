@@ -8,6 +8,7 @@ from minidiff.training import Config, Trainer
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,12 @@ settings.register_profile("hunt", settings.get_profile("minidiff"),
 settings.load_profile("minidiff")
 
 ROOT = Path(minidiff.__file__).parents[1]
+
+# Under nohup a signal is ignored, and so it would be by the programs that tests start. What a
+# handler ignores is not ignored by them.
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 
 def play(lengths=(37, 50, 8, 44), seed=0):
