@@ -2,6 +2,7 @@
 from minidiff.beyond import formats
 from minidiff.pusht.features import PUSHT
 
+import json
 import pickle
 import shutil
 import sys
@@ -49,10 +50,18 @@ def zarr_folder(request, arrays, tmp_path):
     return group
 
 
-def a_chunk_of_actions(zarr_folder):
-    for path in (zarr_folder / "data" / "action").rglob("*"):
-        if path.is_file() and "z" not in path.name:  # the others describe the array
-            return path
+def chunks_of_actions(zarr_folder):
+    """The files that hold them; the others describe the array."""
+    files = [path for path in (zarr_folder / "data" / "action").rglob("*") if path.is_file()]
+    return sorted(path for path in files if "z" not in path.name)
+
+
+def redescribed(zarr_folder, old, new):
+    """Replace a part of what describes the array of actions."""
+    path, = (zarr_folder / "data" / "action").glob("*zarr*")
+    text = json.dumps(json.loads(path.read_text()))
+    assert old in text
+    path.write_text(text.replace(old, new))
 
 
 def test_the_places_are_those_of_the_published_files():
@@ -78,13 +87,49 @@ def test_a_zarr_group_is_read_from_its_folder_and_from_zips_that_wrap_it(
         assert [a.dtype for a in loaded] == [np.float32, np.float32, np.int64]
 
 
-def test_a_zarr_group_that_lacks_an_array_or_a_chunk_is_refused(zarr_folder, tmp_path):
-    a_chunk_of_actions(zarr_folder).unlink()
-    refused(zarr_folder, "array 'action'", "2 of its 3 chunks")
+def test_a_chunk_that_is_not_stored_is_read_as_the_fill_value_with_a_warning(
+        zarr_folder, arrays, tmp_path, capsys):
+    """Zarr leaves out a chunk of nothing else; one that was lost looks the same."""
+    zarr = pytest.importorskip("zarr")
+    zarr.open_array(str(zarr_folder), path="data/action", mode="r+")[50:100] = 0
+    assert len(chunks_of_actions(zarr_folder)) == 2
+    action = arrays["action"].copy()
+    action[50:100] = 0
+    for fill in (0.0, 7.0):
+        redescribed(zarr_folder, '"fill_value": 0.0', f'"fill_value": {fill}')
+        action[50:100] = fill
+        for path in (zarr_folder, zipped(zarr_folder, tmp_path / f"{fill}.zip")):
+            assert_same(formats.load(path, PUSHT), arrays | {"action": action})
+            assert capsys.readouterr().out == (
+                f"warning: {path}: array 'action' lacks 1 of its 3 chunks, which are read as its "
+                f"fill value {fill}: make sure that none is lost\n")
+
+
+def test_a_zarr_group_that_lacks_an_array_or_most_of_its_chunks_is_refused(zarr_folder, tmp_path):
+    first, second, _ = chunks_of_actions(zarr_folder)
+    first.unlink()
+    if zarr_folder.joinpath(".zgroup").exists():  # format 2: there need not be a fill value
+        redescribed(zarr_folder, '"fill_value": 0.0', '"fill_value": null')
+        refused(zarr_folder, "array 'action': lacks 1 of its 3 chunks")
+        redescribed(zarr_folder, '"fill_value": null', '"fill_value": 0.0')
+    second.unlink()
+    refused(zarr_folder, "array 'action': lacks 2 of its 3 chunks")
     for meta in (zarr_folder / "meta" / "episode_ends").glob("*z*"):
         meta.unlink()
     (zarr_folder / "data" / "action").rename(tmp_path / "elsewhere")
     refused(zarr_folder, "array 'action' is missing")
+
+
+def test_zarr_chunks_in_shards_or_by_an_unknown_codec_are_refused(zarr_folder):
+    zarr = pytest.importorskip("zarr")
+    if zarr_folder.joinpath(".zgroup").exists():  # format 2
+        redescribed(zarr_folder, '"filters": null', '"filters": [{"id": "unheard-of"}]')
+    else:
+        zarr.create_array(str(zarr_folder), name="data/action", shape=(139, 2), chunks=(50, 2),
+                          shards=(100, 2), dtype=np.float32, overwrite=True)[:] = 1
+        refused(zarr_folder, "array 'action': is stored in shards: save it without")
+        redescribed(zarr_folder, '"bytes"', '"unheard-of"')
+    refused(zarr_folder, "array 'action': ", "unheard-of")
 
 
 def test_two_zarr_groups_in_one_place_are_refused(zarr_folder):
@@ -123,7 +168,7 @@ PICKLED = """
 
 def test_pickled_zarr_chunks_are_refused_and_never_executed(zarr_folder, tmp_path):
     bomb = pickle.dumps(Bomb(tmp_path / "executed"))
-    a_chunk_of_actions(zarr_folder).write_bytes(bomb)
+    chunks_of_actions(zarr_folder)[0].write_bytes(bomb)
     refused(zarr_folder, "array 'action'")
     metadata = zarr_folder / "data" / "action" / ".zarray"
     if metadata.exists():  # format 2

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import demos
 from ..checkpoint import blaming
+from ..progress import say
 
 PLACES = {  # of the arrays in a zarr group
     "state": "data/state", "action": "data/action", "episode_ends": "meta/episode_ends"}
@@ -51,14 +52,26 @@ def read_zarr(path):
         place = groups[0] + place
         if place in folders:
             with blaming(name):
-                arrays[name] = numbers(zarr.open_array(store, path=place[1:], mode="r"))
+                arrays[name] = numbers(zarr.open_array(store, path=place[1:], mode="r"),
+                                       f"{path}: array '{name}'")
     return arrays
 
 
-def numbers(array):
-    """A zarr array in memory, if it is whole and of numbers."""
+def numbers(array, where):
+    """A zarr array in memory, if it is of numbers. where: what a warning calls it.
+
+    Zarr leaves out chunks in which all is the fill value; one that was lost looks the same. Where
+    most are not there, the file is damaged; it might take hours to read, and more than the memory.
+    """
     if array.dtype.kind not in "fiu":  # before a chunk is decoded: those of objects may be pickled
         raise ValueError(f"should be numbers, but is {array.dtype}")
-    if array.nchunks_initialized < array.nchunks:  # zarr would read zeros there
-        raise ValueError(f"has only {array.nchunks_initialized} of its {array.nchunks} chunks")
+    if array.shards:  # which chunks a shard lacks cannot be counted
+        raise ValueError("is stored in shards: save it without")
+    chunks = array.nchunks
+    missing = chunks - array.nchunks_initialized
+    if missing > chunks / 2 or missing and array.fill_value is None:
+        raise ValueError(f"lacks {missing} of its {chunks} chunks")
+    if missing:
+        say(f"warning: {where} lacks {missing} of its {chunks} chunks, which are read as its fill "
+            f"value {array.fill_value}: make sure that none is lost")
     return np.asarray(array[:])
