@@ -1,5 +1,5 @@
 """Samplers and objectives by their names, and policies that are loaded by them."""
-from minidiff import beyond, demos, policy
+from minidiff import beyond, demos, policy, wall
 from minidiff.beyond import OBJECTIVES, SAMPLERS, bind, options
 from minidiff.beyond.guidance import ClassifierFree
 from minidiff.diffusion import LOSSES, ancestral_sampling, l_simple
@@ -52,6 +52,19 @@ def test_a_sampler_has_the_arguments_of_ancestral_sampling_and_options(name):
     defaults = [p.default for p in inspect.signature(function).parameters.values()][5:]
     assert inspect.Parameter.empty not in defaults
     assert inspect.isgeneratorfunction(function)
+
+
+@pytest.mark.parametrize("net", ["mlp", "conv"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_network_learns_by_every_objective(name, net):
+    """150 steps take a quarter off the loss, and more than 1 off the -log p of a mixture."""
+    objective = OBJECTIVES[name]
+    config = Config(net=net, objective=name, outputs=objective.outputs, blocks=1, T=20, batch=64,
+                    width=16 if net == "mlp" else 8, pred_horizon=4, steps=150, warmup=10, lr=5e-3)
+    data = wall.demonstrations(5, np.random.default_rng(0))
+    losses = np.array(list(Trainer(config, wall.TASK, data, objective.loss)))
+    before, after = losses[:10].mean(), losses[-50:].mean()
+    assert after < (before - 1 if name == "mixture" else 0.75 * before)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -6,6 +6,7 @@ from minidiff.training import Trainer
 
 import dataclasses
 
+import laws
 import numpy as np
 import pytest
 
@@ -102,8 +103,8 @@ def test_the_policy_sees_where_the_point_is_and_plans_from_there():
 # ---- demonstrations ------------------------------------------------------------------------------
 
 def test_demonstrations_pass_on_both_sides_and_their_actions_solve_it():
-    data = wall.demonstrations(40, np.random.default_rng(0))
-    assert data.episode_ends.tolist() == list(range(wall.H, 40 * wall.H + 1, wall.H))
+    data = wall.demonstrations(200, np.random.default_rng(0))
+    assert data.episode_ends.tolist() == list(range(wall.H, 200 * wall.H + 1, wall.H))
     assert isinstance(data, demos.Demos)
     sides = []
     for end in data.episode_ends:
@@ -116,7 +117,7 @@ def test_demonstrations_pass_on_both_sides_and_their_actions_solve_it():
                 break
         assert reward == 1
         sides.append(data.state[end - wall.H // 2, 0] > 0)
-    assert 8 <= np.sum(sides) <= 32  # 40 fair coins leave this with a probability of 4e-5
+    laws.assert_close(np.mean(sides), 0.5, 0.5 / np.sqrt(200))
 
 
 # ---- what is learned -----------------------------------------------------------------------------
@@ -140,7 +141,7 @@ def crossings(policy, n):
 def test_diffusion_passes_on_both_sides_where_regression_hits_the_wall():
     x = crossings(trained("simple"), 60)
     assert (np.abs(x) > wall.WALL).mean() > 0.9
-    assert 10 <= (x > 0).sum() <= 50  # 60 fair coins leave this with a probability of 3e-8
+    laws.assert_close((x > 0).mean(), 0.5, 0.5 / np.sqrt(60))
     x, = crossings(trained("mse"), 1)
     assert abs(x) < wall.WALL / 2
 
