@@ -7,14 +7,14 @@ import numpy as np
 BLOCK = 32_768  # numbers updated at a time: a block stays in the cache through every line of it
 
 
-def learning_rate(step, steps, peak, warmup=100):
+def learning_rate(step, steps, peak, warmup):
     """Linear warm-up to `peak` over `warmup` steps, then half a cosine down to 0 at `steps`.
 
-    step counts from 0.
+    step counts from 0 and is below `steps`.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 class AdamW:

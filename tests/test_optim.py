@@ -6,7 +6,8 @@ has it).
 from minidiff import optim
 from minidiff.layers import linear, mse
 from minidiff.optim import AdamW, flat_gradient, keep_freed_memory, learning_rate
-from minidiff.tensor import Tape, Tensor, silu
+from minidiff.tensor import Tape, Tensor
+from minidiff.training import Config
 
 import ctypes
 import math
@@ -208,28 +209,36 @@ def test_a_quadratic_converges():
             difference = linear(params["x"][None] - goal, root, Tensor(np.zeros(5)))
             loss = mse(difference, np.zeros((1, 5)))
         tape.backward(loss)
-        optimiser.step(flat_gradient(params), learning_rate(n, 500, 0.05))
+        optimiser.step(flat_gradient(params), learning_rate(n, 500, 0.05, warmup=100))
     np.testing.assert_allclose(theta, goal[0], atol=1e-4)
     np.testing.assert_allclose(optimiser.ema, goal[0], atol=0.05)  # a little behind
 
 
-def test_keep_freed_memory_is_harmless_with_and_without_glibc(monkeypatch):
-    def work():
-        x = Tensor(np.linspace(-3, 3, 500_000), needs_grad=True)
-        with Tape() as tape:
-            y = silu(x)
-        tape.backward(y)
-        return x.grad
+def test_the_defaults_are_those_of_a_run():
+    optimiser = AdamW(np.zeros(1))
+    config = Config()
+    assert (optimiser.weight_decay, optimiser.ema_decay) == (config.weight_decay, config.ema)
 
+
+def test_glibc_is_told_to_keep_freed_memory_in_the_numbers_of_its_malloc_h(monkeypatch):
+    told = []
+
+    class Glibc:
+        def mallopt(self, name, value):
+            told.append((name, value))
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Glibc())
+    keep_freed_memory()
+    assert told == [(-1, 2**30), (-3, 2**25)]  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+
+
+def test_without_glibc_nothing_is_told(monkeypatch):
     def no_library(name):
         raise OSError
 
     def no_mallopt(name):
         return object()
 
-    before = work()
-    keep_freed_memory()
-    assert (work() == before).all()
     for library in no_library, no_mallopt:
         monkeypatch.setattr(ctypes, "CDLL", library)
         assert keep_freed_memory() is None
