@@ -431,6 +431,7 @@ def test_convolution_weighs_the_step_before_with_the_first_tap():
 
 @pytest.mark.parametrize("name, f, shapes", [
     ("add", T.add, [(2, 3), (2,)]),
+    ("subtract", T.subtract, [(2, 3), (2,)]),
     ("multiply", T.multiply, [(2, 3), (3, 2)]),
     ("divide", T.divide, [(4,), (2, 3)]),
     ("mse", L.mse, [(2, 3), (2, 2)]),
@@ -613,6 +614,25 @@ def test_the_gradient_of_the_result_is_one_unless_given():
     assert x.grad.tolist() == [2, 4, 6]
 
 
+def test_gradients_have_the_precision_of_what_they_are_of():
+    """On the way and at its end, whatever a way back returns."""
+    x = Tensor(np.ones(2, np.float32), needs_grad=True)
+    met = []
+
+    def backward(g):
+        met.append(g.dtype)
+        return np.ones(2, np.float64),
+
+    with Tape() as tape:
+        y = T.record(x.data, (x,), backward)
+    tape.backward(y, np.ones(2, np.float64))
+    assert met == [np.float32] and x.grad.dtype == np.float32
+
+
+def test_the_mean_squared_error_has_weight_1_by_default():
+    assert L.mse(leaf(1.0, 4.0), leaf(0.0, 1.0)).data == 5
+
+
 def test_only_leaves_keep_a_gradient():
     x = leaf(1.0)
     with Tape() as tape:
@@ -671,9 +691,9 @@ def test_each_thread_has_its_own_tape():
     def recorded():
         return (x * x).needs_grad
 
-    with ThreadPoolExecutor(2) as pool, Tape():
+    with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as fresh, Tape():
         assert list(pool.map(derivative_of_cube, [2.0, 3.0])) == [12, 27]
-        assert not pool.submit(recorded).result()
+        assert not pool.submit(recorded).result() and not fresh.submit(recorded).result()
         assert recorded()
 
 
