@@ -12,7 +12,7 @@ import numpy as np
 from . import checkpoint
 from .demos import Normaliser, Task, frame_of
 from .diffusion import LOSSES, Schedule, ancestral_sampling, prior
-from .training import Config, Diverged, build, check_progress
+from .training import Config, Diverged, build, check_numbers, check_progress
 
 
 @dataclasses.dataclass
@@ -117,10 +117,7 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     if sampler is ancestral_sampling and config.objective not in LOSSES:
         raise ValueError(f"trained by --objective {config.objective}, so it predicts no noise: "
                          "minidiff.beyond.load knows its sampler")
-    for name in ("ema", "beta", *Normaliser._fields):
-        array = arrays[name]
-        if array.dtype.kind != "f" or not (np.abs(array) <= np.finfo(np.float32).max).all():
-            raise ValueError(f"array '{name}' is not made of finite numbers that float32 can hold")
+    check_numbers({name: arrays[name] for name in ("ema", "beta", *Normaliser._fields)})
     normaliser = Normaliser(*(arrays[name].astype(np.float64) for name in Normaliser._fields))
     shapes = [array.shape for array in normaliser]
     H, D = config.pred_horizon, len(task.action_range)
@@ -163,13 +160,16 @@ def from_trainer(trainer, sampler=ancestral_sampling, **options):
 def save(path, trainer, resumable=False, **notes):
     """Write a Trainer's policy; resumable: with all that training needs to go on.
 
-    notes are kept as meta. Diverged, and nothing is written, if a weight is not finite.
+    notes are kept as meta. Diverged, and nothing is written, for numbers that no file may hold.
     """
-    if not np.isfinite(trainer.net.theta).all():
-        raise Diverged(f"diverged at step {trainer.n}: a weight is no longer finite")
     arrays, meta = contents(trainer)
+    going_on = trainer.state() | {"losses": trainer.losses[:trainer.n]}
+    try:
+        check_numbers(going_on)
+    except ValueError as error:
+        raise Diverged(f"diverged at step {trainer.n}: {error}") from None
     if resumable:
-        arrays |= trainer.state() | {"losses": trainer.losses[:trainer.n]}
+        arrays |= going_on
         meta |= {"rng": trainer.rng.bit_generator.state}
     checkpoint.save(path, arrays, meta | notes)
 

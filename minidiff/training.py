@@ -15,6 +15,7 @@ from .tensor import Tape
 POINTS, QUARTERS = 100, 4  # of the curves of the loss by t
 WIDTH = {"mlp": 256, "conv": 64}  # by default
 GROUPS = 8  # of the conv net's norms: they divide its width
+LARGEST = 1e9  # no number of a policy or of a run has that size, unless it diverged or is damaged
 STATE = ("theta", "m", "v", "loss_by_t", "losses")  # of a run's file, besides the policy's arrays
 
 
@@ -101,6 +102,15 @@ def check_progress(meta, config):
         raise ValueError(f"a run of {config.steps} steps cannot have done {str(n):.40}")
     if type(seconds) not in (int, float) or not 0 <= seconds < 1e12:
         raise ValueError(f"'cpu_seconds' cannot be {str(seconds):.40}")
+
+
+def check_numbers(arrays):
+    """ValueError where arrays of a policy or of a run, by name, are not finite or far too large."""
+    for name, array in arrays.items():
+        if name == "loss_by_t":  # a curve, with gaps
+            continue
+        if array.dtype.kind != "f" or not float(np.abs(array).max(initial=0)) <= LARGEST:
+            raise ValueError(f"array '{name}' is not made of finite numbers within +-{LARGEST:.0e}")
 
 
 def build(config, task, cond_dim, rng):
@@ -220,8 +230,7 @@ class Trainer:
             if arrays[name].shape != array.shape or arrays[name].dtype != array.dtype:
                 raise ValueError(f"array '{name}' is {arrays[name].dtype} {arrays[name].shape}, "
                                  f"not {array.dtype} {array.shape}")
-            if name != "loss_by_t" and not np.isfinite(arrays[name]).all():
-                raise ValueError(f"array '{name}' is not finite")
+        check_numbers({name: arrays[name] for name in wanted})
         if (arrays["v"] < 0).any():
             raise ValueError("array 'v' holds mean squares, but some are negative")
         try:

@@ -455,8 +455,11 @@ def test_regression_is_refused_by_the_path_and_loads_beyond_it(arrays, tmp_path)
     ({"beta": np.array(["a"])}, {}, "'beta' is not made of finite numbers"),
     ({}, {"config": {}}, "its config lacks objective, outputs, net"),
     ({}, {"config": {"seed": 1, "T": 6}}, "its config lacks objective, outputs, net"),
-    ({"ema": np.full(3, 1e300)}, {}, "'ema' is not made of finite numbers that float32 can hold"),
-    ({"scale": np.full((8, 1), 1e308)}, {}, "'scale' is not made of finite numbers"),
+    ({"ema": np.full(3, 3e38)}, {}, "'ema' is not made of finite numbers within +-1e+09"),
+    ({"mean": np.full(43, -2e9)}, {}, "'mean' is not made of finite numbers within +-1e+09"),
+    ({"std": np.full(43, 2e9)}, {}, "'std' is not made of finite numbers within +-1e+09"),
+    ({"centre": np.full(2, 2e9)}, {}, "'centre' is not made of finite numbers within +-1e+09"),
+    ({"scale": np.full((8, 1), 1e308)}, {}, "'scale' is not made of finite numbers within +-1e+09"),
     ({}, {"config": {"depth": 3}}, "its config is not one of this version"),
     ({}, {"width": 8000, "blocks": 900}, "is too large"),
     ({}, {"width": "16"}, "--width must be of the type int, not '16'"),
@@ -491,13 +494,10 @@ def test_features_of_another_number_than_the_file_is_for_are_refused(trainer, tm
         loaded.plan(np.full((1, 6, 5), 100.0), np.random.default_rng(0))
 
 
-def test_a_plan_that_is_not_finite_is_refused(trainer, tmp_path):
-    arrays, meta = policy.contents(trainer)
-    large = np.full_like(arrays["ema"], 1e38)  # finite, but not what the network makes of it
-    checkpoint.save(tmp_path / "p.npz", arrays | {"ema": large}, meta)
-    loaded = policy.load(tmp_path / "p.npz", PUSHT)[0]
+def test_a_plan_that_is_not_finite_is_refused(trainer):
+    obs = np.full((1, 2, 5), np.inf)
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="a plan is not finite"):
-        plan_of(loaded)
+        policy.from_trainer(trainer).plan(obs, np.random.default_rng(0))
 
 
 def test_a_file_that_lacks_an_array_is_refused_by_its_name(trainer, tmp_path):
@@ -510,9 +510,11 @@ def test_a_file_that_lacks_an_array_is_refused_by_its_name(trainer, tmp_path):
         policy.read(tmp_path / "p.npz", needs=("theta", "m"))
 
 
-def test_weights_that_are_not_finite_are_never_saved(arrays, tmp_path):
+@pytest.mark.parametrize("number", [np.nan, np.inf, -2e9])
+@pytest.mark.parametrize("name", ["theta", "v"])
+def test_numbers_that_no_file_may_hold_are_never_saved(name, number, arrays, tmp_path):
     broken = small_trainer(arrays)
-    broken.net.theta[3] = np.nan
-    with pytest.raises(Diverged, match="diverged at step 0: a weight is no longer finite"):
+    broken.state()[name][3] = number
+    with pytest.raises(Diverged, match=f"diverged at step 0: array '{name}' is not made of finite"):
         policy.save(tmp_path / "p.npz", broken)
     assert not (tmp_path / "p.npz").exists()

@@ -300,7 +300,9 @@ def not_finite(array):
     (lambda array: array[:-1], "is float32 "),
     (lambda array: array[:1], "is float32 "),
     (np.float64, "is float64 "),
-    (not_finite, "is not finite")], ids=["short", "one number", "float64", "inf"])
+    (not_finite, "is not made of finite numbers"),
+    (lambda array: array + np.float32(3e9), "is not made of finite numbers within +-1e+09")],
+    ids=["short", "one number", "float64", "inf", "huge"])
 def test_a_run_with_an_array_that_does_not_fit_is_refused_by_name(name, change, said, tmp_path):
     arrays, meta = of_a_run(tmp_path)
     arrays[name] = change(arrays[name].copy())

@@ -1,5 +1,5 @@
 """The bound of a policy on demonstrated plans: its terms, its units, and who has none."""
-from minidiff import demos, policy
+from minidiff import checkpoint, demos, policy
 from minidiff.beyond.baselines import mse_loss
 from minidiff.beyond.samplers import log_likelihood
 from minidiff.diffusion import l_hybrid, l_simple, variational_bound
@@ -94,3 +94,10 @@ def test_a_policy_that_regresses_has_no_bound(data, demos_file, tmp_path):
     regression = small_run(tmp_path, data, "mse", mse_loss)
     with pytest.raises(ValueError, match="it has no p"):
         bound.main([str(regression), str(demos_file)])
+
+
+def test_a_bound_that_is_not_finite_is_refused(run, demos_file, tmp_path):
+    arrays, meta = policy.read(run)
+    checkpoint.save(tmp_path / "p.npz", arrays | {"ema": arrays["ema"] * 1e8}, meta)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="the bound is not finite"):
+        bound.main([str(tmp_path / "p.npz"), str(demos_file)])

@@ -77,6 +77,8 @@ def main(arguments):
     stopping.safe_point()
     bound_there = bound(policy, obs[few], actions[few], rng).sum()
     total = terms.sum()
+    if not np.isfinite([total, exact, bound_there]).all():
+        raise ValueError(f"{args.run}: the bound is not finite: the weights are too large")
     print(f"-log p(plan) <= {total:.3f} nats for each number of a plan, in standard deviations; "
           f"{total + log_scale(policy):.3f} in pixels  ({len(many)} plans of {args.demos})\n"
           f"    L_0 {terms[0]:.3f}, L_1 .. L_T-1 {terms[1:-1].sum():.3f}, L_T {terms[-1]:.5f}\n"
