@@ -128,7 +128,7 @@ class MLP(Network):
     Linear of a block starts at zero, so that every block begins as the identity.
     """
 
-    def __init__(self, x_shape, cond_dim, rng, width=256, blocks=3, outputs=1):
+    def __init__(self, x_shape, cond_dim, rng, width, blocks, outputs=1):
         H, D = x_shape
         self.blocks = blocks
         self.y_shape = H, outputs * D
@@ -163,7 +163,7 @@ class ConvNet(Network):
     (H, B, C), time first (see layers.conv1d). Blocks begin as the identity.
     """
 
-    def __init__(self, x_shape, cond_dim, rng, width=64, blocks=3, outputs=1,
+    def __init__(self, x_shape, cond_dim, rng, width, blocks, outputs=1,
                  kernel=5, groups=8, hidden=256):
         H, D = x_shape
         C = width

@@ -2,7 +2,13 @@
 from minidiff import diffusion
 from minidiff.diffusion import (
     SCHEDULES,
+    WEIGHTS,
+    Schedule,
+    bound_weight,
+    cosine_schedule,
     linear_schedule,
+    loss_weight,
+    prior,
     q_chain,
     q_mean_variance,
     q_sample,
@@ -27,6 +33,27 @@ def test_tables_hold_the_products_of_one_minus_beta(schedule):  # eq. 3
         product *= 1 - schedule.beta[t]
         assert schedule.alpha_bar[t] == pytest.approx(product, rel=1e-13)
         assert schedule.snr[t] == pytest.approx(product / (1 - product), rel=1e-10)
+
+
+@given(schedules)
+def test_entry_0_of_every_table_is_the_data_without_noise(schedule):
+    first = {"beta": 0, "alpha": 1, "alpha_bar": 1, "signal": 1, "noise": 0, "snr": np.inf,
+             "beta_tilde": 0, "c_x0": 1, "c_xt": 0, "log_beta": -np.inf, "posterior_entropy": 0}
+    for name, value in first.items():
+        table = getattr(schedule, name)
+        assert table.shape == (schedule.T + 1,) and table[0] == value, name
+    assert bound_weight(schedule)[0] == 0
+    assert [loss_weight(schedule, name)[0] for name in WEIGHTS] == [0] * len(WEIGHTS)
+
+
+def test_a_schedule_is_computed_in_float64_and_noise_drawn_as_precise_as_the_data():
+    assert Schedule(np.float32([0.1, 0.2])).alpha_bar.dtype == np.float64
+    rng = np.random.default_rng(0)
+    for dtype in (np.float32, np.float64):
+        chain = list(q_chain(cosine_schedule(3), np.ones((2, 1, 1), dtype), rng))
+        assert [x.dtype for x in chain] == [dtype] * 3
+        assert prior((2, 1, 1), rng, dtype).dtype == dtype
+    assert prior((2, 1, 1), rng).dtype == np.float32
 
 
 @given(schedules, numbers)

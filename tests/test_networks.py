@@ -3,13 +3,13 @@
 Networks are rebuilt in float64 with random weights everywhere (a fresh network has zeros that would
 hide mistakes), and compared with plain formulas and with the complex step (see test_autograd.py).
 """
-from minidiff import demos
+from minidiff import demos, nn
 from minidiff.diffusion import cosine_schedule
 from minidiff.layers import mse
 from minidiff.nn import EMBEDDING, MLP, NETWORKS, ConvNet, Denoiser, time_embedding
 from minidiff.pusht.features import PUSHT
 from minidiff.tensor import Tape, Tensor
-from minidiff.training import Config, Trainer
+from minidiff.training import GROUPS, Config, Trainer, build
 
 import copy
 import math
@@ -209,9 +209,24 @@ def test_the_number_of_parameters(H, D, F, width, blocks, outputs, kernel, hidde
     assert conv.theta.size == way_in + blocks * block + way_out
 
 
+def test_a_convnet_sees_five_steps_and_norms_groups_that_divide_its_width():
+    conv = ConvNet((4, 2), 3, np.random.default_rng(0), 16, 1)
+    assert conv.params["in.W"].shape == (5, 2, 16) and conv.groups == GROUPS
+    assert conv.params["context.W"].shape == (EMBEDDING + 3, 256)
+
+
+def test_a_network_has_at_most_so_many_parameters(monkeypatch):
+    size = MLP((4, 2), 3, np.random.default_rng(0), 6, 1).theta.size
+    monkeypatch.setattr(nn, "MOST", size)
+    MLP((4, 2), 3, np.random.default_rng(0), 6, 1)
+    with pytest.raises(ValueError, match=f"a network of {size + 1} parameters is too large"):
+        nn.parameters({"W": (size,), "b": (1,)}, np.random.default_rng(0))
+
+
 @both_networks
 def test_initial_weights_have_variance_1_over_fan_in_the_rest_is_1_or_0(name):
-    net = NETWORKS[name]((16, 2), 20, np.random.default_rng(0))  # as wide as it is used
+    _, eps_theta = build(Config(net=name), PUSHT, 20, np.random.default_rng(0))
+    net = eps_theta.net  # as wide as it is used
     for key, p in net.params.items():
         head = f"{net.blocks}.2.W"  # of the MLP
         starts_at_zero = key.endswith(("film.W", "2.W")) and key != head

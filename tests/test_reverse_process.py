@@ -161,6 +161,14 @@ def test_a_point_mass_is_hit_exactly(schedule, m, variance):
 
 
 @given(schedules, numbers)
+def test_a_chain_ends_within_the_clip(schedule, m):
+    far = gaussian_denoiser(schedule, m, 0)
+    x_T = np.ones((2, 1, 1))
+    *_, x = ancestral_sampling(schedule, far, x_T, None, np.random.default_rng(0), clip=0.5)
+    assert x == pytest.approx(np.clip(m, -0.5, 0.5), abs=1e-12)
+
+
+@given(schedules, numbers)
 def test_a_point_mass_with_beta_tilde_has_exact_marginals_all_the_way(schedule, m):
     """From x_T ~ q(x_T | x_0 = m), each x_t is distributed as q(x_t | x_0 = m), eq. 4."""
     ab = schedule.alpha_bar[::-1]  # T .. 0
