@@ -1,5 +1,6 @@
 """The layout: the path needs NumPy alone and nothing that lies below it; imports run one way."""
 import ast
+import re
 import subprocess
 import sys
 
@@ -132,6 +133,13 @@ def test_no_dictionary_of_lambdas_is_a_switch(name):
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Dict):
             assert not [value for value in node.values if isinstance(value, ast.Lambda)]
+
+
+def test_the_name_of_a_test_has_fewer_than_70_characters():
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        names = re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)
+        assert not [name for name in names if len(name) >= 70], path
+        assert len(set(names)) == len(names), f"{path}: two tests of one name, of which one runs"
 
 
 def loads(program):

@@ -254,7 +254,7 @@ def test_ctrl_c_stops_the_command_with_a_sentence(tmp_path):
 # ---- more of it, and again -----------------------------------------------------------------------
 
 @pytest.mark.slow
-def test_what_a_policy_visits_is_relabelled_and_the_file_can_be_made_again(made, tiny_policy):
+def test_what_a_policy_visits_is_relabelled(made, tiny_policy):
     """The states come from where the policy went; the file holds them, so making it again needs no
     policy."""
     seeds = [7000, 7001, 7002]
@@ -393,7 +393,7 @@ def test_contacts_are_uniform_on_the_outline():
         laws.assert_close(share.var(), 1 / 12, 1 / np.sqrt(180 * share.size))
 
 
-def test_the_ways_along_the_ring_go_either_way_round_over_up_to_six_points():
+def test_ways_along_the_ring_go_either_way_round():
     ways = {tuple(dict.fromkeys(way)) for way in expert.WAYS.tolist()}  # without the repetitions
     assert len(ways) == 6 + 2 * 6 * 5
     for way in ways:

@@ -83,7 +83,7 @@ def test_short_plans_are_carried_out_whole(tiny_policy):
     assert moved.shape == (forks.STEPS, 2)
 
 
-def test_the_command_prints_a_line_for_the_demonstrator_and_for_each_policy(capsys):
+def test_the_command_prints_a_line_for_each_policy(capsys):
     forks.main([str(SHIPPED_POLICY), "--states", "1", "--plans", "4"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(": left")[0] for line in lines] == ["the demonstrator again",

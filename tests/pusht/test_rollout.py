@@ -94,7 +94,7 @@ def test_a_plan_in_a_batch_is_the_plan_of_each_episode_alone(tiny_policy, sample
 
 # ---- the receding horizon ------------------------------------------------------------------------
 
-def test_the_policy_sees_the_last_observations_and_acts_out_its_plans_start():
+def test_the_policy_sees_the_last_observations_and_carries_out_its_plan():
     """Before the first observation stands the first again; of 6 planned actions 4 are taken."""
     script = Script(wander)
     (episode,), (states,) = rollout(script, [7], 1, partial(PushTEnv, max_steps=10), record=True)
@@ -170,7 +170,7 @@ def test_an_episode_ends_with_its_success_while_others_go_on():
 # ---- many episodes on any executor ---------------------------------------------------------------
 
 @pytest.mark.parametrize("planner", ["network", "script"])
-def test_results_do_not_depend_on_the_workers(planner, tiny_policy, monkeypatch):
+def test_episodes_are_the_same_on_any_number_of_workers(planner, tiny_policy, monkeypatch):
     monkeypatch.setattr(rollouts, "CHUNK", 3)
     policy = tiny_policy() if planner == "network" else Script(wander)
     seeds, results, done = range(20, 28), [], []
