@@ -87,7 +87,7 @@ def test_a_zarr_group_is_read_from_its_folder_and_from_zips_that_wrap_it(
         assert [a.dtype for a in loaded] == [np.float32, np.float32, np.int64]
 
 
-def test_a_chunk_that_is_not_stored_is_read_as_the_fill_value_with_a_warning(
+def test_a_chunk_that_is_not_stored_is_the_fill_value_with_a_warning(
         zarr_folder, arrays, tmp_path, capsys):
     """Zarr leaves out a chunk of nothing else; one that was lost looks the same."""
     zarr = pytest.importorskip("zarr")
@@ -105,7 +105,7 @@ def test_a_chunk_that_is_not_stored_is_read_as_the_fill_value_with_a_warning(
                 f"fill value {fill}: make sure that none is lost\n")
 
 
-def test_a_zarr_group_that_lacks_an_array_or_most_of_its_chunks_is_refused(zarr_folder, tmp_path):
+def test_a_zarr_group_without_an_array_or_most_of_its_chunks_is_refused(zarr_folder, tmp_path):
     first, second, _ = chunks_of_actions(zarr_folder)
     first.unlink()
     if zarr_folder.joinpath(".zgroup").exists():  # format 2: there need not be a fill value
