@@ -121,17 +121,39 @@ def mixture_network():
     return make(OBJECTIVES["mixture"].outputs)
 
 
-def test_the_loss_of_a_mixture_is_its_negative_log_density():
+def test_log_sum_exp_does_not_overflow_in_rows_far_apart():
+    a = Tensor(np.array([[0.0, 1.0], [1000.0, 1001.0], [-1000.0, -999.0]]))
+    expected = np.log(1 + np.e) + a.data[:, :1]
+    assert baselines.log_sum_exp(a).data == pytest.approx(expected, rel=1e-12)
+
+
+def test_weights_and_spreads_are_averages_over_the_plan():
+    """log w less its log-sum-exp, log s from -5 to 5; both bounds are reached here."""
+    _, eps_theta = mixture_network()
+    eps_theta.net.theta *= 4
+    cond = np.random.default_rng(0).normal(0, 9, (300, COND)).astype(np.float32)
+    parts = baselines.mixture_parts(eps_theta, (8, 2), cond)
+    output = network_output(eps_theta, (8, 2), cond).data.astype(np.float64)
+    mu, logit, log_s = output.reshape(300, 8, 3, baselines.COMPONENTS, 2).transpose(2, 0, 1, 3, 4)
+    logit, log_s = logit.mean((1, 3)), log_s.mean((1, 3))
+    assert log_s.min() < -5 and log_s.max() > 5
+    expected = mu, logit - np.log(np.exp(logit).sum(1, keepdims=True)), np.clip(log_s, -5, 5)
+    for part, value in zip(parts, expected):
+        np.testing.assert_allclose(part.data, value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_loss_of_a_mixture_is_its_negative_log_density(batch):
     rng = np.random.default_rng(0)
     _, eps_theta = mixture_network()
-    x0 = rng.standard_normal((4, 8, 2), np.float32)
-    cond = rng.standard_normal((4, COND), np.float32)
+    x0 = rng.standard_normal((batch, 8, 2), np.float32)
+    cond = rng.standard_normal((batch, COND), np.float32)
     parts = baselines.mixture_parts(eps_theta, (8, 2), cond)
     mu, log_w, log_s = (part.data.astype(float) for part in parts)
-    assert mu.shape == (4, 8, baselines.COMPONENTS, 2)
+    assert mu.shape == (batch, 8, baselines.COMPONENTS, 2)
     assert np.exp(log_w).sum(1) == pytest.approx(1, abs=1e-6)
-    density = np.zeros(4)
-    for b in range(4):
+    density = np.zeros(batch)
+    for b in range(batch):
         for k in range(baselines.COMPONENTS):
             log_p = log_normal(x0[b], mu[b, :, k], np.exp(2 * log_s[b, k])).sum()
             density[b] += np.exp(log_w[b, k] + log_p)
@@ -179,6 +201,7 @@ def test_plans_of_a_baseline_are_float32_clipped_and_come_in_one_step(name):
     rng = np.random.default_rng(5)
     x_T = rng.standard_normal((4, 8, 2), np.float32)
     cond = np.zeros((4, COND), np.float32)
-    x0, = SAMPLERS[name].function(schedule, eps_theta, x_T, cond, rng, clip=0.05)
-    assert x0.dtype == np.float32 and x0.shape == (4, 8, 2)
-    assert np.abs(x0).max() == np.float32(0.05)
+    for spread in ({}, {} if name == "shooting" else {"spread": 0.3}):
+        x0, = SAMPLERS[name].function(schedule, eps_theta, x_T, cond, rng, clip=0.05, **spread)
+        assert x0.dtype == np.float32 and x0.shape == (4, 8, 2)
+        assert x0.max() == -x0.min() == np.float32(0.05)

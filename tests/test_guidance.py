@@ -65,6 +65,11 @@ def test_scale_0_changes_nothing_and_scale_minus_1_forgets_what_is_given(s_t, x_
     assert forgetful == pytest.approx(eps_theta(one(x_t), t, 0 * COND).data)
 
 
+def test_a_feature_that_is_0_stays_a_number():
+    guided = ClassifierFree(lambda x_t, t, cond: Tensor(cond), 0.5)
+    assert guided(one(0), 1, np.array([0.0, 2.0])).data.tolist() == [0, 3]
+
+
 # ---- a cost --------------------------------------------------------------------------------------
 
 @given(schedule_and_t(), numbers, spreads, numbers, st.floats(0, 3), numbers)
@@ -95,6 +100,14 @@ def test_any_cost_is_followed_down_its_gradient_through_the_denoiser(s_t, m, s, 
     expected = ideal(one(x_t), t).data + np.sqrt(1 - schedule.alpha_bar[t]) * scale * slope
     eps_hat = CostGuided(schedule, ideal, cost, scale)(one(x_t), t, None).data
     assert eps_hat == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_a_cost_counts_as_it_is_by_default():
+    schedule = cosine_schedule(10)
+    ideal = gaussian_denoiser(schedule, 0.2, 0.5)
+    outcomes = [CostGuided(schedule, ideal, lambda x0: x0, *scale)(one(0.3), 5, None).data
+                for scale in ([], [1])]
+    assert outcomes[0] == outcomes[1]
 
 
 def test_samples_of_one_batch_are_steered_each_by_its_own_cost():
@@ -229,6 +242,27 @@ def test_inpainting_gets_closer_to_the_conditional_the_more_it_repeats():
     off = [diffusion.gaussian_kl(*law_of_the_second(schedule, eps_theta, 1.5, repeats), *expected)
            for repeats in (1, 3, 10)]
     assert off[0] > 5 * off[1] and off[1] > 1.5 * off[2] and off[2] < 0.03, off
+
+
+def test_each_sample_is_filled_in_by_its_own_observation_in_its_precision():
+    """With four repeats by default: up and down, and the given part, and in the end down alone."""
+    schedule = cosine_schedule(5)
+    cond = np.float32([[[1.0]], [[-2.0]]])
+    calls = []
+
+    class Noise:
+        def standard_normal(self, shape, dtype):
+            calls.append(dtype)
+            return np.zeros(shape, dtype)
+
+    def point(x_t, t, cond):
+        return Tensor(np.float32(gaussian_denoiser(schedule, cond, 0)(x_t, t).data))
+
+    x_T = np.zeros((2, 1, 2), np.float32)
+    *_, x = inpainting(schedule, point, x_T, cond, Noise(), np.zeros(2, np.float32),
+                       np.array([True, False]))
+    assert x.tolist() == [[[0, 1]], [[0, pytest.approx(-2, abs=1e-5)]]]
+    assert len(calls) == 5 * (3 * 4 - 1) - 4 and set(calls) == {np.dtype("float32")}
 
 
 def test_what_is_sampled_around_the_given_part_keeps_within_the_clip():

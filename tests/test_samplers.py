@@ -174,6 +174,26 @@ def test_ddim_follows_the_flow(s_t, x_t, eps):
     assert np.cos(d) * x_t + np.sin(d) * v == pytest.approx(ddim, abs=1e-9 * (1 + abs(x0)))
 
 
+@given(schedule_and_t(2), st.data())
+def test_a_step_between_two_timesteps_is_one_of_heuns_method(s_t, data):
+    """Up or down, from 1 or to 1 too: the mean of the velocities at both ends."""
+    schedule, t = s_t
+    s = data.draw(st.integers(1, schedule.T).filter(lambda s: s != t))
+    t, s = data.draw(st.permutations([t, s]))
+    angle = np.arctan2(schedule.noise, schedule.signal)
+
+    def eps(x, t):
+        return 0.3 * x + t
+
+    def velocity(x, t):
+        return (eps(x, t) - schedule.noise[t] * x) / schedule.signal[t]
+
+    x, step = one(0.7), angle[s] - angle[t]
+    first = velocity(x, t)
+    expected = x + step * (first + velocity(x + step * first, s)) / 2
+    assert flow_step(schedule, eps, x, t, s) == pytest.approx(expected, rel=1e-9)
+
+
 @given(laws.named_schedules, numbers)
 @settings(max_examples=20)
 def test_no_noise_enters_the_flow(schedule, m):
@@ -217,6 +237,24 @@ def test_the_likelihood_of_the_flow_is_a_density_for_any_network():
     nothing = np.zeros((len(x0), 0))
     log_p = samplers.log_likelihood(schedule, crooked(schedule), x0, nothing, steps=6)
     assert np.exp(log_p).sum() * (line[1] - line[0]) ** 2 == pytest.approx(1, abs=1e-6)
+
+
+def test_the_likelihoods_of_a_batch_are_those_of_each_alone():
+    """Each with its own observation, along as many steps as asked."""
+    schedule = cosine_schedule(12)
+    times = []
+
+    def eps_theta(x_t, t, cond):
+        times.append(t)
+        return gaussian_denoiser(schedule, cond, 0.5)(x_t, t)
+
+    x0 = np.array([[[0.3], [0.1]], [[-1.0], [0.8]]])
+    cond = one([0.5, -0.7])
+    batch = samplers.log_likelihood(schedule, eps_theta, x0, cond, steps=4)
+    assert sorted(set(times)) == [3, 6, 9, 12]
+    alone = [samplers.log_likelihood(schedule, eps_theta, x0[i:i + 1], cond[i:i + 1], steps=4)[0]
+             for i in range(2)]
+    assert batch == pytest.approx(alone, rel=1e-12) and abs(alone[0] - alone[1]) > 0.1
 
 
 # ---- Langevin dynamics ---------------------------------------------------------------------------
@@ -288,6 +326,56 @@ def test_the_corrector_takes_away_what_the_predictor_gets_wrong():
 
 # ---- all of them ---------------------------------------------------------------------------------
 
+ALL = ["ancestral", "ddim", "sde", "flow", "langevin", "pc"]
+
+
+def sampled(name, schedule, eps_theta, cond=None, samples=3, **options):
+    """The whole chain (steps+1, samples, 1, 1), always from the same noise."""
+    rng = np.random.default_rng(0)
+    x_T = rng.standard_normal((samples, 1, 1))
+    sampler = SAMPLERS[name].function
+    return np.array(list(sampler(schedule, eps_theta, x_T, cond, rng, **options)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_sampler_keeps_the_observations_of_a_batch_apart(name):
+    """Each sample is led to the point that is its own observation."""
+    schedule = cosine_schedule(30)
+    cond = one([-1.0, 0.4, 2.0])
+
+    def point(x_t, t, cond):
+        return gaussian_denoiser(schedule, cond, 0)(x_t, t)
+
+    assert sampled(name, schedule, point, cond)[-1] == pytest.approx(cond, abs=0.15)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_sampler_clips_the_x0_that_it_predicts(name):
+    """The chain towards 100, clipped at 0.5, is the one towards 0.5."""
+    schedule = cosine_schedule(30)
+    clipped = sampled(name, schedule, gaussian_denoiser(schedule, 100, 0), clip=0.5)
+    expected = sampled(name, schedule, gaussian_denoiser(schedule, 0.5, 0))
+    assert clipped == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("name, by_default", [("ddim", 16), ("flow", 8), ("sde", 20),
+                                              ("langevin", 20)])
+def test_a_sampler_takes_as_many_steps_as_asked(name, by_default):
+    schedule = cosine_schedule(20)
+    assert len(sampled(name, schedule, ideal(schedule), steps=3)) == 1 + 3
+    assert len(sampled(name, schedule, ideal(schedule))) == 1 + by_default
+    short = cosine_schedule(5)
+    assert len(sampled(name, short, ideal(short))) == 1 + 5
+
+
+@pytest.mark.parametrize("name, options", [("langevin", {"repeats": 2, "size": 0.5}),
+                                           ("pc", {"repeats": 1, "size": 0.1})])
+def test_langevin_steps_are_by_default_those_that_the_help_names(name, options):
+    schedule = cosine_schedule(20)
+    by_default = sampled(name, schedule, ideal(schedule))
+    assert np.array_equal(by_default, sampled(name, schedule, ideal(schedule), **options))
+
+
 @pytest.mark.parametrize("name, options", [
     ("ddim", {"steps": 100}), ("ddim", {"steps": 200, "eta": 1.0}), ("sde", {}),
     ("flow", {"steps": 50}), ("langevin", {"size": 0.3, "repeats": 10}), ("pc", {})], ids=str)
@@ -304,13 +392,6 @@ def test_every_sampler_recovers_a_mixture(name, options):
         laws.assert_close(len(mode) / n, w, np.sqrt(w * (1 - w) / n))
         laws.assert_close(mode.mean(), m, s / np.sqrt(w * n), bias=0.02)
         laws.assert_close(mode.std(), s, s / np.sqrt(2 * w * n), bias=0.02)
-
-
-@pytest.mark.parametrize("sampler", [ddim_sampling, probability_flow])
-def test_a_short_chain_is_sampled_by_default_too(sampler):
-    schedule = cosine_schedule(5)
-    chain = sampler(schedule, gaussian_denoiser(schedule, 0.5, 0), np.ones((1, 1, 1)), None, None)
-    assert len(list(chain)) == 6
 
 
 @pytest.mark.parametrize("sampler, options, said", [

@@ -90,7 +90,7 @@ def load(path, task, sampler=None, guidance=0.0, action_horizon=None, start_nois
                          f"not from {name}")
     if options.get("variance") == "learned" and config.outputs != 2:
         raise ValueError(f"{trained}, which learns no variance")
-    if not 1 <= options.get("steps", 1) <= config.T:
+    if "steps" in options and not 1 <= options["steps"] <= config.T:
         raise ValueError(f"{path}: its chain takes 1 to T = {config.T} steps, "
                          f"not {options['steps']}")
     if guidance and not config.drop_cond:
