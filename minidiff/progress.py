@@ -22,11 +22,17 @@ def fall_silent():
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def say_aside(text, end="\n"):
+    """Print text to the error stream now, if there is one that can be written to."""
+    if sys.stderr:
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print(text, end=end, file=sys.stderr, flush=True)
+
+
 class Progress:
     """`Progress("training", total)`; call `show(done, text)` as often as you like.
 
-    A terminal sees one line that renews itself; a log file a new line every ten seconds. Where it
-    cannot be written, as after the terminal was closed, the job goes on without it.
+    A terminal sees one line that renews itself; a log file a new line every ten seconds.
     """
 
     def __init__(self, name, total, done=0):
@@ -43,12 +49,10 @@ class Progress:
         rate = (done - self.first) / max(now - self.started, 1e-9)
         left = f"{duration((self.total - done) / rate)} left" if rate > 0 else "starting"
         line = f"{self.name} {done}/{self.total}  {text}{'  ' if text else ''}{rate:.4g}/s  {left}"
-        end = "\n"
         if self.live:
-            line = f"\r\033[K{line}"
-            end = "" if done < self.total else "\n"
-        with contextlib.suppress(OSError):
-            print(line, end=end, file=sys.stderr, flush=True)
+            say_aside(f"\r\033[K{line}", end="" if done < self.total else "\n")
+        else:
+            say_aside(line)
 
 
 def duration(seconds):

@@ -4,11 +4,10 @@ An exception in the middle of a physics step or of a file would leave either hal
 (SIGINT), SIGTERM and SIGHUP (the terminal was closed) only set a flag, and work looks at it between
 its pieces. A second Ctrl-C or SIGTERM ends the program at once.
 """
-import contextlib
 import signal
 import sys
 
-from .progress import fall_silent
+from .progress import fall_silent, say_aside
 
 _came = []  # the signals that have come
 
@@ -30,8 +29,7 @@ def _note(number, frame):
     _came.append(number)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(signal, "SIGHUP"):  # the shell and the system may both tell of a closed terminal
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # SIGHUP stays: the shell and the system may both tell of a closed terminal
 
 
 def asked():
@@ -57,12 +55,7 @@ def run(name, main, *arguments):
     except BrokenPipeError:  # as of `... | head`: nobody reads on
         fall_silent()
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        _complain(f"{name}: {str(error) or type(error).__name__}")
+        say_aside(f"{name}: {str(error) or type(error).__name__}")
     except KeyboardInterrupt as interrupt:
-        _complain(f"\n{str(interrupt) or 'stopped'}")
+        say_aside(f"\n{str(interrupt) or 'stopped'}")
     return 1
-
-
-def _complain(sentence):
-    with contextlib.suppress(OSError):  # the terminal may be closed
-        print(sentence, file=sys.stderr, flush=True)

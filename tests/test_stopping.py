@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,6 +98,11 @@ def test_an_error_is_one_sentence(error, said, capsys):
     assert capsys.readouterr().err == said
 
 
+def test_a_sentence_that_cannot_be_written_is_let_go():
+    result = python("print(stopping.run('work', int, 'x'))", shell="{} 2>/dev/full")
+    assert result.stdout == "1\n"
+
+
 def test_a_mistake_of_ours_is_no_sentence():
     def work():
         raise ZeroDivisionError
@@ -165,6 +171,7 @@ def test_work_needs_no_output_at_all(closed, tmp_path):
         """, tmp_path, shell=f"{{}} {closed}")
     assert (tmp_path / "done").exists() and "Traceback" not in result.stderr
     assert result.returncode == 0
+    assert result.stdout == ("" if "1>&-" in closed else "a line\n")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
@@ -180,6 +187,50 @@ def test_histograms_are_drawn_in_what_the_terminal_can_show(encoding, monkeypatc
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
     line = walk.bars(np.repeat([-1.0, 0.0, 0.5], [1, 4, 8]))
     assert line.encode(encoding) and len(line) == 48 and len(set(line)) == 4
+
+
+# ---- how far a long job is -----------------------------------------------------------------------
+
+@pytest.fixture
+def clock(monkeypatch):
+    """clock.now is what time it is."""
+    clock = SimpleNamespace(now=100, monotonic=lambda: clock.now)
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_a_log_gets_a_line_after_two_seconds_and_every_ten(clock, capsys):
+    """Of a run that goes on after 100 steps, one a second: the speed is that of the steps since."""
+    bar = progress.Progress("training", 200, done=100)
+    for clock.now in range(100, 125):
+        bar.show(clock.now, "loss 1")
+    assert capsys.readouterr().err == ("training 102/200  loss 1  1/s  1:38 left\n"
+                                       "training 112/200  loss 1  1/s  1:28 left\n"
+                                       "training 122/200  loss 1  1/s  1:18 left\n")
+
+
+def test_a_terminal_sees_a_line_that_renews_itself_until_all_is_done(clock, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = progress.Progress("scoring", 4)
+    for clock.now, done in [(100, 0), (100.125, 1), (100.25, 2), (100.375, 3), (100.5, 4)]:
+        bar.show(done)
+    assert terminal.getvalue() == ("\r\033[Kscoring 0/4  0/s  starting"
+                                   "\r\033[Kscoring 2/4  8/s  0:00 left"
+                                   "\r\033[Kscoring 4/4  8/s  0:00 left\n")
+
+
+def test_a_job_that_is_done_at_once_has_a_speed_all_the_same(clock, capsys):
+    progress.Progress("collecting", 1).show(1)
+    assert capsys.readouterr().err.startswith("collecting 1/1 ")
+
+
+@pytest.mark.parametrize("seconds, text", [
+    (0.4, "0:00"), (0.5, "0:01"), (60, "1:00"), (3599, "59:59"), (3600, "1:00:00"),
+    (7380, "2:03:00")])
+def test_seconds_are_told_in_hours_and_minutes(seconds, text):
+    assert progress.duration(seconds) == text
 
 
 # ---- the folder of a run -------------------------------------------------------------------------
@@ -217,7 +268,7 @@ def test_folders_that_stay_empty_are_removed_and_others_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_process_that_is_killed_leaves_its_folder_free_and_nothing_in_it(number, tmp_path):
+def test_a_killed_process_leaves_its_folder_free_and_empty(number, tmp_path):
     with folders.hold(tmp_path / "run"):  # it is there before
         pass
     (tmp_path / "run").mkdir()
