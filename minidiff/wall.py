@@ -41,7 +41,7 @@ def demonstrations(episodes, rng):
     y = start[:, 1:] + (1 - start[:, 1:]) * s
     path = np.stack([x, y], -1)  # (episodes, H + 1, 2)
     ends = H * np.arange(1, episodes + 1)
-    return check({"state": path[:, :-1].reshape(-1, 2), "action": path[:, 1:].reshape(-1, 2),
+    return check({"state": np.concatenate(path[:, :-1]), "action": np.concatenate(path[:, 1:]),
                   "episode_ends": ends}, TASK)
 
 

@@ -69,6 +69,8 @@ def test_the_wall_is_met_where_the_way_crosses_it():
     walk(world, (0.54, -0.1))
     _, _, terminated, _, info = world.step(np.array([0.39, 0.1]))
     assert info["x"] == pytest.approx(0.465) and terminated
+    world.position = np.array([0.0, -0.1])
+    assert world.step(np.zeros(2))[2]  # a step that ends on it touches it
 
 
 @pytest.mark.parametrize("side", [-1, 1])
@@ -91,7 +93,7 @@ def test_an_episode_is_over_after_three_times_a_demonstration():
 # ---- the task ------------------------------------------------------------------------------------
 
 def test_the_policy_sees_where_the_point_is_and_plans_from_there():
-    obs = np.random.default_rng(0).normal(size=(3, 2, 2))
+    obs = np.random.default_rng(0).normal(size=(3, 3, 2))
     now = obs[:, -1]
     frame = wall.TASK.frame(obs)
     np.testing.assert_array_equal(wall.TASK.features(obs, frame), now)
@@ -118,6 +120,17 @@ def test_demonstrations_pass_on_both_sides_and_their_actions_solve_it():
         assert reward == 1
         sides.append(data.state[end - wall.H // 2, 0] > 0)
     laws.assert_close(np.mean(sides), 0.5, 0.5 / np.sqrt(200))
+
+
+def test_demonstrations_lead_from_the_start_to_the_goal_each_in_its_own_bow():
+    data = wall.demonstrations(200, np.random.default_rng(0))
+    state, action = data.state.reshape(200, wall.H, 2), data.action.reshape(200, wall.H, 2)
+    start = state[:, 0]
+    assert np.abs(start - (0, -1)).max() < 0.25  # as World's
+    np.testing.assert_allclose(action[:, -1], [(0, 1)] * 200, atol=1e-12)
+    width = np.abs(state[:, wall.H // 2, 0] - start[:, 0] / 2)  # at half of the way
+    laws.assert_close(width.mean(), 0.85, 0.05 / np.sqrt(200))
+    laws.assert_close(width.std(), 0.05, 0.05 / np.sqrt(400))
 
 
 # ---- what is learned -----------------------------------------------------------------------------
