@@ -130,6 +130,55 @@ def test_without_a_disturbance_nothing_changes():
     np.testing.assert_array_equal(*paths)
 
 
+def kicked(seed, state, **options):
+    """How the motion (7,) of a world in that state changes when it is kicked."""
+    env = DisturbedEnv(**options)
+    env.reset(seed=seed, options={"state": state, "order": "exact"})
+    before = np.array(env.motion)
+    env.kick()
+    return np.array(env.motion) - before
+
+
+def test_kicks_are_as_large_as_asked_and_go_every_way():
+    """The agent's has a direction of its own; velocities stay."""
+    state = [120, 380, 256, 256, 3, 7, -9]
+    moves = np.array([kicked(seed, state, kick_block=(30, 20), kick_agent=50)
+                      for seed in range(300)])
+    agent, block = moves[:, 0] + 1j * moves[:, 1], moves[:, 2] + 1j * moves[:, 3]
+    assert np.abs(agent) == pytest.approx(50) and np.abs(block) == pytest.approx(30)
+    assert np.abs(moves[:, 4]) == pytest.approx(np.radians(20))
+    assert np.abs(moves[:, 5:]).max() < 1e-9
+    for ways in (agent / 50, block / 30, agent * block / 1500):
+        laws.assert_close(np.array([ways.mean().real, ways.mean().imag]), 0, 1 / np.sqrt(2 * 300))
+    laws.assert_close(np.sign(moves[:, 4]).mean(), 0, 1 / np.sqrt(300))
+
+
+def test_what_is_kicked_stays_between_the_walls():
+    state = np.array([30, 480, 100, 400, 0.3, 0, 0])
+    ends = state + [kicked(seed, state, kick_block=(500, 0), kick_agent=500) for seed in range(60)]
+    assert ends[:, :2].min(0).tolist() == [20, 20] and ends[:, :2].max(0).tolist() == [492, 492]
+    assert ends[:, 2:4].min(0) == pytest.approx([80, 80])
+    assert ends[:, 2:4].max(0) == pytest.approx([432, 432])
+
+
+def test_a_kick_comes_at_a_step_from_20_to_59_by_the_seed():
+    env = DisturbedEnv(kick_agent=1)
+    steps = []
+    for seed in range(600):
+        env.reset(seed=seed)
+        steps.append(env.kick_step)
+    assert set(steps) == set(range(20, 60))  # one is missing with a probability of 1e-5
+
+
+def test_each_seed_has_its_own_disturbances():
+    env = DisturbedEnv()
+    chances = []
+    for seed in (0, 1, 2, 0):
+        env.reset(seed=seed)
+        chances.append(env.chance.random())
+    assert len(set(chances)) == 3 and chances[0] == chances[3]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_kick_moves_the_block_once_and_the_clock_starts_again(seed):
     env = DisturbedEnv(kick_block=(50, 45), max_steps=100)
@@ -174,5 +223,6 @@ def test_observation_noise_does_not_change_the_world():
     for _ in range(600):
         noise.append(env.step((100, 100))[0] - clear.step((100, 100))[0])
     np.testing.assert_array_equal(env.state, clear.state)
+    assert np.abs(np.corrcoef(np.transpose(noise)) - np.eye(5)).max() < 6 / np.sqrt(601)
     expected = np.array([3, 3, 3, 3, 0.05])
     laws.assert_close(np.std(noise, axis=0), expected, expected / np.sqrt(2 * 601))

@@ -9,24 +9,24 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 # ---- summaries -----------------------------------------------------------------------------------
 
 def test_a_summary_says_what_the_episodes_say():
     episodes = [Episode(11, 1.0, True, 80, 0.96), Episode(12, 0.4, False, 300, 0.1),
-                Episode(13, 1.0, True, 120, 0.97), Episode(10, 0.6, False, 300, 0.57)]
+                Episode(13, 1.0, True, 120, 0.97), Episode(10, 0.5, False, 300, 0.47)]
     s = scores.summary(episodes)
     assert s["n"] == 4 and s["first_seed"] == 10 and s["last_seed"] == 13
-    assert s["score"] == pytest.approx(0.75) and s["success"] == 0.5 and s["below_half"] == 0.25
-    assert s["final_coverage"] == pytest.approx(0.65) and s["steps_to_success"] == 100
+    assert s["score"] == pytest.approx(0.725) and s["success"] == 0.5 and s["below_half"] == 0.25
+    assert s["final_coverage"] == pytest.approx(0.625) and s["steps_to_success"] == 100
     assert s["candidates"] == 1 and s["decision_ms"] is None
     assert s["success_ci95"] == list(scores.clopper_pearson(2, 4))
-    assert s["score_ci95"] == list(scores.betting_interval([1.0, 0.4, 1.0, 0.6]))
+    assert s["score_ci95"] == list(scores.betting_interval([1.0, 0.4, 1.0, 0.5]))
     assert json.loads(json.dumps(s)) == s
     said = scores.sentence(s)
-    for words in ("score 0.750, 95 % CI [", "success 50.0%, 95 % CI [6.8%, 93.2%]",
+    for words in ("score 0.725, 95 % CI [", "success 50.0%, 95 % CI [6.8%, 93.2%]",
                   "median 100 steps", "(4 episodes, seeds 10..13)"):
         assert words in said
 
@@ -87,6 +87,8 @@ def bets(x, m):
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
+@example([1.0, 0.3, 0.9] * 20)  # both ends are refuted
+@example([0.1, 0.0, 0.6, 0.2] * 12)
 def test_a_betting_interval_ends_where_the_bets_would_win(values):
     low, high = scores.betting_interval(values)
     mean = np.mean(values)
@@ -145,6 +147,12 @@ def test_a_comparison_pairs_episodes_by_their_seed():
         scores.compare(A[:1], B[:1])
 
 
+def test_compare_reads_all_that_an_episode_can_have(tmp_path):
+    """Coverage may exceed 1 by rounding."""
+    extremes = [Episode(1, 0, False, 0, 0, 0, 0), Episode(2, 1, True, 1, 1 + 1e-9, 1e9, 1e12)]
+    assert compare.read(write(tmp_path / "a.json", extremes)) == extremes
+
+
 def write(path, episodes):
     path.write_text(json.dumps({"episodes": [episode._asdict() for episode in episodes]}))
     return str(path)
@@ -174,6 +182,9 @@ def test_a_comparison_has_the_sign_of_b_less_a():
     assert d["score"] == pytest.approx(-0.075) and d["success"] == pytest.approx(-0.15)
     assert (d["only_a"], d["only_b"]) == (3, 0) and d["p"] == pytest.approx(0.25)
     assert scores.compare(b, a)["only_b"] == 3
+    differences = [-1.0] * 3 + [0.0] * 17
+    assert d["success_ci95"] == list(scores.betting_interval(differences, -1, 1))
+    assert d["score_ci95"] == list(scores.betting_interval(np.array(differences) / 2, -1, 1))
 
 
 def test_two_perfect_sheets_do_not_prove_that_there_is_no_difference():
@@ -196,7 +207,9 @@ def test_compare_refuses_another_file_in_words(text, tmp_path):
     ({"score": 1.5}, "score is 1.5"), ({"score": None}, "score is None"),
     ({"seed": 1.5}, "seed is no whole number"), ({"success": 1}, "success is neither"),
     ({"steps": True}, "steps is no whole number"), ({"final_coverage": -1}, "final_coverage is -1"),
-    ({"decision_ms": [1]}, r"decision_ms is \[1\]"), ({"seed": 2}, "seed 2 is there twice")])
+    ({"final_coverage": 1.1}, "final_coverage is 1.1"), ({"candidates": 1e10}, "candidates is 1"),
+    ({"decision_ms": [1]}, r"decision_ms is \[1\]"), ({"decision_ms": 1e13}, "decision_ms is 1"),
+    ({"seed": 2}, "seed 2 is there twice")])
 def test_compare_refuses_what_no_episode_can_have(change, said, tmp_path):
     rows = [episode._asdict() for episode in A]
     rows[2] |= change
