@@ -65,6 +65,7 @@ def test_keypoints_broadcast_over_leading_axes():
     assert batch.shape == (3, 5, 8, 2)
     np.testing.assert_array_equal(batch[2, 4], keypoints(poses[2, 4]))
     np.testing.assert_allclose(keypoints((0.0, 0.0, 0.0)), KEYPOINTS)
+    assert keypoints(np.zeros(3, np.float32)).dtype == np.float64
     with pytest.raises(ValueError, match="pose"):
         keypoints([1.0, 2.0])
 
