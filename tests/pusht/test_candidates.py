@@ -3,10 +3,12 @@ from minidiff.pusht.data.expert import demonstrate
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.geometry import pose_error
 from minidiff.pusht.rollout import rollout
+from minidiff.pusht.study import candidates
 from minidiff.pusht.study.candidates import BATCH, BestOf, best
 from minidiff.pusht.study.disturbances import DisturbedEnv
 
 from functools import partial
+from types import SimpleNamespace
 
 import laws
 import numpy as np
@@ -19,8 +21,10 @@ class Scripted:
 
     def __init__(self, make):
         self.make = make
+        self.asked = []
 
     def plan(self, obs, rng):
+        self.asked.append((obs, rng))
         return self.make(obs, rng)
 
 
@@ -72,32 +76,43 @@ def test_where_no_plan_reaches_the_block_the_first_is_taken():
 def test_a_decision_tries_as_many_plans_as_it_was_told_to():
     env, good = pushing_env()
     policy = Scripted(lambda obs, rng: np.repeat(good[None], len(obs), 0))
-    obs = np.stack([env.state, env.state])
+    obs, rng = np.stack([env.state, env.state + 1]), np.random.default_rng(0)
     decide = BestOf(policy, candidates=3)
-    assert (decide(env, obs, None) == good).all()
+    assert (decide(env, obs, rng) == good).all()
+    (asked, given), = policy.asked
+    assert asked.shape == (3, 2, 5) and (asked == obs).all() and given is rng
     tried, ms = decide.cost()
     assert tried == 3 and ms > 0
 
 
-def test_a_decision_tries_as_many_plans_as_there_is_time_for():
-    env, good = pushing_env()
-    policy = Scripted(lambda obs, rng: np.repeat(good[None], len(obs), 0))
-    obs = np.stack([env.state, env.state])
-    hurried, patient = BestOf(policy, 1, budget_ms=1e-3), BestOf(policy, 1, budget_ms=100)
-    for decide in (hurried, patient):
-        assert (decide(env, obs, None) == good).all()
-    assert hurried.cost()[0] == BATCH
-    tried, _ = patient.cost()
-    assert tried > BATCH and tried % BATCH == 0
+@pytest.mark.parametrize("budget, batches", [(0, 1), (24, 3), (31, 3), (32, 4)])
+def test_a_decision_tries_as_many_plans_as_there_is_time_for(budget, batches, monkeypatch):
+    """A batch takes 8 ms, and one that would end too late is not begun. No plan is better than the
+    first, as none reaches the block."""
+    clock = 0.0
+    plans = np.random.default_rng(0).uniform(20, 80, (batches, BATCH, 16, 2))
+
+    def plan(obs, rng):
+        nonlocal clock
+        clock += 0.008
+        return plans[len(policy.asked) - 1]
+
+    monkeypatch.setattr(candidates, "time", SimpleNamespace(perf_counter=lambda: clock))
+    policy, env = Scripted(plan), PushTEnv()
+    state, _ = env.reset(options={"state": [50, 50, 400, 400, 1], "order": "exact"})
+    decide = BestOf(policy, 1, budget + 1e-9)
+    assert (decide(env, state[None], None) == plans[0, 0]).all()
+    assert decide.cost() == (batches * BATCH, pytest.approx(8 * batches))
 
 
 def test_each_episode_counts_the_costs_of_its_own_decisions():
     env, good = pushing_env()
     policy = Scripted(lambda obs, rng: np.repeat(good[None], len(obs), 0))
-    decide = BestOf(policy, candidates=3)
+    decide = BestOf(policy, 3, budget_ms=1e-3)
     decide(env, np.stack([env.state, env.state]), None)
     anew = decide.start()
-    assert anew.tried == [] and anew.candidates == 3 and decide.tried == [3]
+    assert (anew.policy, anew.candidates, anew.budget_ms) == (policy, 3, 1e-3)
+    assert anew.tried == [] and decide.tried == [BATCH]
 
 
 @pytest.mark.slow
