@@ -79,17 +79,15 @@ def run_episode(policy, env, rng, seed=None, options=None, decide=None):
     obs, info = env.reset(seed=seed, options=options)
     yield obs, 0.0, info
     seen = [obs]
-    over = False
-    while not over:
+    while True:
         latest = history(seen, policy.obs_horizon)
         plan = decide(env, latest, rng) if decide else policy.plan(latest[None], rng)[0]
         for action in plan[:policy.action_horizon]:
             obs, reward, terminated, truncated, info = env.step(action)
             seen.append(obs)
             yield obs, reward, info
-            over = terminated or truncated
-            if over:
-                break
+            if terminated or truncated:
+                return
 
 
 # ---- its file ------------------------------------------------------------------------------------
@@ -124,7 +122,7 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     per_step = (H, 1 if task.frame else D)
     if shapes != [(normaliser.mean.size,), (normaliser.mean.size,), (D,), per_step]:
         raise ValueError(f"mean, std, centre and scale have the shapes {shapes}, which do not fit")
-    if normaliser.std.min(initial=1) <= 0 or normaliser.scale.min() <= 0:
+    if (normaliser.std <= 0).any() or (normaliser.scale <= 0).any():
         raise ValueError("std and scale must be above 0")
     schedule, eps_theta = build(config, task, len(normaliser.mean), np.random.default_rng(0))
     theta = eps_theta.net.theta

@@ -170,7 +170,7 @@ class Trainer:
         cond = self.cond[rows]
         if config.drop_cond:
             kept = self.rng.random((config.batch, 1)) >= config.drop_cond
-            cond = cond * kept.astype(np.float32)
+            cond = np.where(kept, cond, 0)
         return x0, cond
 
     def step(self):

@@ -251,7 +251,7 @@ MUTANTS = {
         ("seen[max(0, len(seen) - k)]", "seen[max(0, len(seen) - k - 1)]"),
         ("            seen.append(obs)\n", ""),
         ("plan[:policy.action_horizon]", "plan"),
-        ("            if over:\n                break\n", ""),
+        ("            if terminated or truncated:\n", "            if terminated:\n"),
         ("decide(env, latest, rng) if decide else policy", "policy"),
         ("np.float32(self.start_noise) * prior", "prior"),
         ("clip=self.clip)", "clip=None)"),

@@ -1,11 +1,14 @@
 """Training: a step is Ho's algorithm 1 on rows that belong together, and can stop and go on."""
 from minidiff import policy, training, wall
-from minidiff.diffusion import l_hybrid, l_simple, l_vlb, loss_weight, sample_t
+from minidiff.diffusion import l_hybrid, l_simple, l_vlb, loss_weight, q_sample, sample_t
 from minidiff.optim import flat_gradient, learning_rate
 from minidiff.tensor import Tape
 from minidiff.training import STATE, Config, Diverged, Trainer
 
 import functools
+import hashlib
+import itertools
+from types import SimpleNamespace
 
 import laws
 import numpy as np
@@ -96,6 +99,7 @@ def test_a_share_of_the_windows_is_shown_no_observation(share):
     dropped = 0
     for x0, _, _, cond, _ in spy.calls:
         shown = cond[:, 0] != 0
+        assert cond.dtype == np.float32
         assert (cond[~shown] == 0).all()
         assert (cond[shown] == x0[shown, 0, :1]).all() and (x0 > 0).all()
         dropped += (~shown).sum()
@@ -148,8 +152,16 @@ def test_the_config_reaches_network_schedule_and_optimiser():
     assert np.array_equal(trainer.schedule.beta, training.SCHEDULES["linear"](6).beta)
     assert type(trainer.net) is training.NETWORKS["conv"] and trainer.net.width == 16
     assert trainer.eps_theta.learned and not trainer.eps_theta.precondition
+    assert make().eps_theta.precondition
     assert np.abs(trainer.x0).max() == 0.5
     assert trainer.x0.shape == (80, 4, 2) and trainer.cond.shape == (80, 2)
+
+
+def test_a_number_at_either_end_counts_as_clipped():
+    trainer = make(clip=0.1)
+    trainer.x0[:] = 0.09
+    trainer.x0[:10], trainer.x0[10:20] = 0.1, -0.1
+    assert trainer.clipped() == 0.25
 
 
 def test_the_horizons_are_those_of_the_config():
@@ -210,11 +222,13 @@ def test_the_loss_by_t_is_l_simple_on_a_sample_that_stays():
 
 
 @pytest.mark.parametrize("steps, points", [(10, 10), (100, 100), (250, 100)])
-def test_the_loss_by_t_is_recorded_at_up_to_100_steps(steps, points):
+def test_the_loss_by_t_is_recorded_at_up_to_100_steps(steps, points, monkeypatch):
+    recorded = []
+    monkeypatch.setattr(training, "q_sample", lambda *each: recorded.append(1) or q_sample(*each))
     trainer = make(steps=steps, batch=4)
     finish(trainer)
-    assert trainer.loss_by_t.shape == (points, 4)
-    assert np.isfinite(trainer.loss_by_t).all()
+    assert trainer.loss_by_t.shape == (points, 4) and trainer.loss_by_t.dtype == np.float32
+    assert np.isfinite(trainer.loss_by_t).all() and len(recorded) == points
     changes = np.abs(np.diff(trainer.loss_by_t, axis=0)).max(1)
     assert (changes > 0).all()  # each point has weights of its own
 
@@ -247,19 +261,18 @@ def state(trainer):
     return numbers, {name: array.tobytes() for name, array in arrays.items()}
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
+@pytest.mark.parametrize("done", [0, 4, 10])
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(done, tmp_path):
     whole = make(drop_cond=0.1)
     finish(whole)
     stopped = make(drop_cond=0.1)
-    for loss in stopped:
+    for loss in itertools.islice(stopped, done):
         assert np.isfinite(loss)
-        if stopped.n == 4:
-            break
     policy.save(tmp_path / "checkpoint.npz", stopped, resumable=True)
     resumed = make(drop_cond=0.1)
     resumed.restore(*policy.read(tmp_path / "checkpoint.npz", STATE))
-    assert resumed.n == 4 and state(resumed) == state(stopped)
-    assert len(finish(resumed)) == 6
+    assert resumed.n == done and state(resumed) == state(stopped)
+    assert len(finish(resumed)) == 10 - done
     assert state(resumed) == state(whole)
 
 
@@ -280,6 +293,12 @@ def refused(arrays, meta, said):
         trainer.restore(arrays, meta)
     assert said in str(error.value)
     assert state(trainer) == before and 0 <= trainer.cpu_seconds() < 1
+
+
+def test_a_run_knows_its_demonstrations_by_the_sum_of_their_bytes():
+    """Whatever wrote its file."""
+    content = DATA.state.tobytes() + DATA.action.tobytes() + DATA.episode_ends.tobytes()
+    assert make().demos_sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_a_run_does_not_go_on_with_other_demonstrations(tmp_path):
@@ -337,16 +356,17 @@ def test_mean_squares_below_0_and_curves_of_another_shape_are_refused(tmp_path):
     refused(arrays | {"loss_by_t": np.zeros((2, 2), np.float32)}, meta, "array 'loss_by_t' is")
 
 
-def test_cpu_seconds_add_up_over_sessions(tmp_path):
+def test_cpu_seconds_add_up_over_sessions(tmp_path, monkeypatch):
+    """Those that the process took before do not count."""
+    clock = SimpleNamespace(now=50, process_time=lambda: clock.now)
+    monkeypatch.setattr(training, "time", clock)
     first = make()
-    finish(first)
+    clock.now = 57
     policy.save(tmp_path / "checkpoint.npz", first, resumable=True)
-    arrays, meta = policy.read(tmp_path / "checkpoint.npz", STATE)
     second = make()
-    assert 0 <= second.cpu_seconds() < 1
-    second.restore(arrays, meta | {"cpu_seconds": 1000.0})
-    assert 1000 <= second.cpu_seconds() < 1001
-    assert 0 < meta["cpu_seconds"] <= first.cpu_seconds()
+    clock.now = 60
+    second.restore(*policy.read(tmp_path / "checkpoint.npz", STATE))
+    assert second.cpu_seconds() == 7 + 3
 
 
 # ---- the configuration ---------------------------------------------------------------------------
