@@ -6,6 +6,7 @@ leaves half a file: the new one replaces the old one when it is whole.
 """
 import contextlib
 import json
+import math
 import os
 import platform
 import re
@@ -121,7 +122,7 @@ def read_npz(path, names):
 
 
 def _read_array(archive, info):
-    if info.file_size > DEFLATE * max(info.compress_size, 1):
+    if info.file_size > DEFLATE * info.compress_size:
         raise ValueError("it is packed more tightly than can be")
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
@@ -130,7 +131,7 @@ def _read_array(archive, info):
         shape, _, dtype = read_header(file)
     if dtype.kind not in "fiubU" or not dtype.itemsize:
         raise ValueError(f"should be numbers, but is {dtype}")
-    if int(np.prod(shape, dtype=object)) * dtype.itemsize > info.file_size:
+    if math.prod(shape) * dtype.itemsize > info.file_size:
         raise ValueError("it is shorter than it says")
     with archive.open(info) as file:
         return np.lib.format.read_array(file, allow_pickle=False)

@@ -1,8 +1,11 @@
 """Checkpoints come back bit for bit, are refused in one sentence, and are never half written."""
 from minidiff import __version__, checkpoint
 
+import errno
+import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -32,7 +35,7 @@ def refused(path, *words, needs=()):
 
 @pytest.fixture
 def saved(tmp_path):
-    path = tmp_path / "run" / "checkpoint.npz"
+    path = tmp_path / "runs" / "a" / "checkpoint.npz"
     checkpoint.save(path, ARRAYS, META)
     return path
 
@@ -44,8 +47,8 @@ def test_arrays_come_back_bit_for_bit_and_everything_else_as_it_was(saved):
         assert arrays[name].dtype == array.dtype and arrays[name].shape == array.shape
         assert arrays[name].tobytes() == array.tobytes()
     assert {name: meta[name] for name in META} == META
-    versions = meta["versions"]
-    assert versions["minidiff"] == __version__ and versions["numpy"] == np.__version__
+    assert meta["versions"] == {"minidiff": __version__, "numpy": np.__version__,
+                                "python": platform.python_version()}
 
 
 def test_a_generator_goes_on_from_its_saved_state(saved):
@@ -243,6 +246,14 @@ def test_what_a_killed_save_left_behind_is_removed_by_the_next(tmp_path):
     assert not left.exists() and all(path.exists() for path in others)
 
 
+def test_two_processes_may_remove_what_a_killed_save_left_behind(tmp_path, monkeypatch):
+    left = tmp_path / ".p.1.1.tmp"
+    left.touch()
+    monkeypatch.setattr(checkpoint, "alive", lambda process: left.unlink())  # the other is quicker
+    checkpoint.write_json(tmp_path / "p", [])
+    assert os.listdir(tmp_path) == ["p"]
+
+
 @pytest.mark.parametrize("name, error, said", [
     ("", ValueError, "is empty: is a variable not set"), (".", IsADirectoryError, "is a folder"),
     ("file/below.json", OSError, "cannot be written there")])
@@ -255,6 +266,19 @@ def test_a_place_that_cannot_be_written_is_refused_beforehand(name, error, said,
     for good in ("new.json", "a/b/new.json", os.devnull):
         checkpoint.check_writable(good)
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["old.json", "a/b/new.json"])
+def test_a_folder_that_cannot_be_written_to_is_refused_beforehand(name, tmp_path, monkeypatch):
+    def read_only(dir):
+        assert dir == tmp_path.resolve()
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    (tmp_path / "old.json").touch()
+    monkeypatch.setattr(checkpoint.tempfile, "TemporaryFile", read_only)
+    with pytest.raises(OSError, match=r"json: cannot be written there \(Read-only file system"):
+        checkpoint.check_writable(tmp_path / name)
+    checkpoint.check_writable(os.devnull)  # nothing is made in a device's folder
 
 
 # ---- what a file says of itself ------------------------------------------------------------------
@@ -274,6 +298,8 @@ def header(shape, descr="'<f8'"):
 
 @pytest.mark.parametrize("content, said", [
     (header((10**9,)) + bytes(80), "it is shorter than it says"),
+    (header((100,)) + bytes(80), "it is shorter than it says"),
+    (header((2**32, 2**32)) + bytes(80), "it is shorter than it says"),
     (header((10**9,), "'|S0'"), "should be numbers"),
     (header((10**9,), "'<U0'"), "should be numbers"),
     (header((2,), "'<M8[s]'") + bytes(16), "should be numbers"),
@@ -285,6 +311,15 @@ def test_an_array_that_lies_about_itself_is_refused(content, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         checkpoint.read_npz(path, ("a",))
     assert checkpoint.read_npz(path, ()) == ({}, ["a"])  # what nobody asks for is not read
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_arrays_in_either_version_of_numpys_format_are_read(version, tmp_path):
+    """NumPy itself writes the second for very long headers only, other programs at will."""
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.arange(3), version)
+    arrays, _ = checkpoint.read_npz(npz(tmp_path / "a.npz", a=file.getvalue()), ("a",))
+    assert arrays["a"].tolist() == [0, 1, 2]
 
 
 def test_a_size_that_nothing_can_be_unpacked_to_is_refused(tmp_path):
