@@ -533,6 +533,14 @@ def test_gradients_add_up_over_two_backward_calls():
     assert x.grad == 7 and kept[0] == 2  # added to, but not in place
 
 
+def test_a_clip_stops_no_gradient_on_its_bounds():
+    x = Tensor(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), needs_grad=True)
+    with Tape() as tape:
+        y = T.sum(T.clip(x, -1.0, 1.0))
+    tape.backward(y)
+    assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
+
+
 def test_an_index_that_picks_twice_gets_both_gradients():
     x = Tensor(np.array([1.0, 2.0, 3.0]), needs_grad=True)
     with Tape() as tape:

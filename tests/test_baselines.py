@@ -1,12 +1,14 @@
 """The baselines: regression learns the mean plan, a mixture learns each mode, shooting nothing."""
 from minidiff.beyond import OBJECTIVES, SAMPLERS, baselines
 from minidiff.beyond.baselines import mixture_loss, mse_loss, network_output
+from minidiff.nn import EMBEDDING
 from minidiff.optim import AdamW, flat_gradient
 from minidiff.pusht.features import PUSHT
 from minidiff.tensor import Tape, Tensor
 from minidiff.training import build
 
 import dataclasses
+from types import SimpleNamespace
 
 import laws
 import numpy as np
@@ -160,6 +162,17 @@ def test_the_loss_of_a_mixture_is_its_negative_log_density(batch):
     expected = -np.log(density).mean() / 16 - 0.5 * np.log(2 * np.pi)
     loss = mixture_loss(None, eps_theta, x0, None, None, cond)
     assert float(loss.data) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_log_weights_of_a_mixture_neither_overflow_nor_vanish():
+    K = baselines.COMPONENTS
+    logit = 1000.0 - 200 * np.arange(K)  # e^1000 and e^-200 are no float32
+    F = np.zeros((1, 8, 3, K, 2), np.float32)
+    F[:, :, 1] = logit[:, None]
+    fixed = SimpleNamespace(embedding=np.zeros((1, EMBEDDING), np.float32),
+                            net=lambda x, embedding, cond: Tensor(F.reshape(1, 8, -1)))
+    _, log_w, _ = baselines.mixture_parts(fixed, (8, 2), np.zeros((1, COND), np.float32))
+    assert log_w.data[0] == pytest.approx(logit - 1000, abs=1e-3)
 
 
 def test_a_mixture_learns_both_of_two_plans_and_samples_each_by_its_share():

@@ -393,9 +393,10 @@ def test_without_a_frame_each_dimension_has_its_centre_and_scale():
     assert ((back[..., 1] > 0.5) == (actions[..., 1] == 1)).all()
 
 
-@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1.0, 1e9])
-def test_features_of_any_unit_get_variance_1(unit):
-    state = unit * np.random.default_rng(0).standard_normal((40, 2))
+@pytest.mark.parametrize("unit, origin", [
+    (1e-12, 0), (1e-6, 0), (1.0, 0), (1e9, 0), (1.0, 1e4)])
+def test_features_of_any_unit_and_origin_get_variance_1(unit, origin):
+    state = np.float32(origin + unit * np.random.default_rng(0).standard_normal((40, 2)))
     cond, _, _ = training_set(made(state, state), unframed(2), 1, 2, clip=10)
     np.testing.assert_allclose(cond.std(0), 1, atol=1e-4)
 

@@ -6,6 +6,8 @@ from minidiff.diffusion import ancestral_sampling, cosine_schedule
 from minidiff.nn import MLP, Denoiser
 from minidiff.tensor import Tensor, tensor
 
+from types import SimpleNamespace
+
 import laws
 import numpy as np
 import pytest
@@ -231,6 +233,17 @@ def test_what_is_given_stays_and_what_does_not_depend_on_it_is_free(schedule, m,
     means, variances = laws.chain_law(ancestral_sampling, schedule, alone, schedule.T - 1)
     assert mean == pytest.approx(means[-1], abs=1e-9)
     assert variance == pytest.approx(variances[-1], abs=1e-9)
+
+
+def test_the_given_part_is_noised_by_the_forward_process():
+    ones = SimpleNamespace(standard_normal=lambda shape, dtype: np.ones(shape))
+    schedule = cosine_schedule(8)
+    given = np.array([0.5, -1.0])
+    eps_theta = gaussian_denoiser(schedule, 0.0, 1.0)
+    _, *chain = inpainting(schedule, eps_theta, np.zeros((1, 1, 2)), None, ones, given, mask=True)
+    for t, x in zip(range(7, -1, -1), chain):
+        expected = schedule.signal[t] * given + schedule.noise[t]
+        np.testing.assert_allclose(x[0, 0], expected, rtol=0, atol=1e-14)
 
 
 def test_inpainting_gets_closer_to_the_conditional_the_more_it_repeats():
