@@ -3,6 +3,7 @@ from minidiff import beyond, demos, policy, wall
 from minidiff.beyond import OBJECTIVES, SAMPLERS, bind, options
 from minidiff.beyond.guidance import ClassifierFree
 from minidiff.diffusion import LOSSES, ancestral_sampling, l_simple
+from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.training import Config, Trainer
 
@@ -177,7 +178,7 @@ def test_steps_that_the_chain_does_not_have_are_refused_in_words(saved, steps):
 # ---- as options of a command line ----------------------------------------------------------------
 
 def parsed(*arguments):
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser("eval.py")
     options.add_arguments(parser)
     return parser.parse_args([str(argument) for argument in arguments])
 
@@ -219,10 +220,46 @@ def test_without_a_run_the_default_policy_is_loaded(saved):
     ("--langevin-size", -1, "must be from 1e-06 to 1, not -1"),
     ("--langevin-repeats", -1, "must be from 0 to 1000, not -1"),
     ("--spread", "nan", "must be from 0 to 10, not nan"),
+    ("--spread", "wide", "invalid number value: 'wide'"),
+    ("--guidance", 101, "must be from -100 to 100, not 101"),
     ("--start-noise", -0.5, "must be from 0 to 100, not -0.5"),
+    ("--action-horizon", 0, "must be from 1 to 100000, not 0"),
     ("--action-horizon", "two", "invalid whole number value: 'two'"),
-    ("--noise-seed", -1, "must be from 0 to")])
+    ("--noise-seed", -1, "must be from 0 to 9223372036854775808, not -1"),
+    ("RUN", "", "is empty: is a variable not set?")])
 def test_an_option_outside_its_range_is_refused_by_name(flag, value, said, capsys):
     with pytest.raises(SystemExit):
-        parsed(flag, value)
+        parsed(*[flag] * (flag != "RUN"), value)
     assert f"argument {flag}: {said}" in capsys.readouterr().err
+
+
+def test_the_ends_of_a_range_are_accepted():
+    args = parsed("--ddim-eta", 0, "--langevin-size", 1)
+    assert (args.ddim_eta, args.langevin_size, args.guidance) == (0, 1, 0)
+
+
+def test_the_seeds_are_those_of_the_world():
+    """Which knows as many as numpy.random.RandomState."""
+    last = 2**32 - 1
+    PushTEnv().reset(seed=last)
+    assert (options.seed("0"), options.seed(f"{last}")) == (0, last)
+    args = argparse.Namespace(seed=last - 1, episodes=2)
+    assert list(options.seeds(args)) == [last - 1, last]
+    args.episodes = 3
+    for refused in (lambda: options.seeds(args), lambda: PushTEnv().reset(seed=last + 1)):
+        with pytest.raises(ValueError):
+            refused()
+    with pytest.raises(argparse.ArgumentTypeError):
+        options.seed(f"{last + 1}")
+
+
+def test_the_usage_names_what_each_option_takes(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "90")
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    usage, _, _ = capsys.readouterr().out.partition("\n\n")
+    assert usage.split() == """usage: eval.py [-h]
+        [--sampler {ancestral,ddim,sde,flow,langevin,pc,regression,mixture,shooting}]
+        [--sampler-steps N] [--ddim-eta ETA] [--variance {beta-tilde,beta,learned}]
+        [--langevin-repeats N] [--langevin-size SIZE] [--spread S] [--guidance W]
+        [--start-noise S] [--action-horizon N] [--noise-seed N] [RUN]""".split()
