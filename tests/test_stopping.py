@@ -1,6 +1,5 @@
 """How commands end: by signals at safe points, in one sentence, with nobody reading; and that two
 runs never share a folder."""
-from minidiff import __main__ as walk
 from minidiff import folders, progress, stopping
 
 import errno
@@ -12,7 +11,6 @@ import sys
 import textwrap
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -180,13 +178,6 @@ def test_what_the_terminal_cannot_show_is_replaced(encoding):
                     PYTHONIOENCODING=encoding)
     assert result.stdout == ("runs/\u65e5\n" if encoding == "utf-8" else "runs/?\n")
     assert (result.returncode, result.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-def test_histograms_are_drawn_in_what_the_terminal_can_show(encoding, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
-    line = walk.bars(np.repeat([-1.0, 0.0, 0.5], [1, 4, 8]))
-    assert line.encode(encoding) and len(line) == 48 and len(set(line)) == 4
 
 
 # ---- how far a long job is -----------------------------------------------------------------------

@@ -2,6 +2,8 @@
 from minidiff import __main__ as walk
 
 import re
+import sys
+from types import SimpleNamespace
 
 import laws
 import numpy as np
@@ -26,6 +28,20 @@ def test_it_shows_the_chain_recovers_both_modes_and_keeps_to_the_bound(capsys):
     assert float(entropy) < float(bound) < float(entropy) + 0.3  # observed: 0.12 above it
 
 
+@pytest.mark.parametrize("encoding, heights", [
+    ("utf-8", "▁▄█"), ("cp1252", ".=@"), ("ascii", ".=@"), (None, ".=@")])
+def test_histograms_are_drawn_in_what_the_terminal_can_show(encoding, heights, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(encoding=encoding))
+    low, middle, high = heights
+    line = walk.bars(np.repeat([-1.0, 0.0, 0.5], [1, 4, 8]))
+    assert line == f"{'':16}{low}{'':7}{middle}{'':3}{high}{'':19}"  # each mark is 1/8 wide
+
+
+def test_two_modes_are_told_apart_between_them():
+    said = walk.two_modes(np.array([-1.2, -1.0, 0.4, 0.5, 0.6]))
+    assert said == "40% of all at -1.10, the rest at +0.50"
+
+
 def test_the_entropy_is_that_of_the_law():
     """Of two modes far apart: the entropy of the choice, and that of one mode."""
     choice = -(walk.SHARE * np.log(walk.SHARE) + (1 - walk.SHARE) * np.log(1 - walk.SHARE))
@@ -44,6 +60,7 @@ def test_data_come_from_both_modes_in_their_shares():
 
 def test_numbers_as_demonstrations_are_one_action_an_episode():
     x = walk.sample_data(7, np.random.default_rng(0))
+    assert x.shape == (7, 1, 1) and x.dtype == np.float32
     data = walk.demonstrations(x)
     assert np.array_equal(data.action, x[:, 0]) and data.state.shape == (7, 0)
     assert data.episode_ends.tolist() == [1, 2, 3, 4, 5, 6, 7]
