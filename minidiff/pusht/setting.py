@@ -49,8 +49,7 @@ def draw_loss(path, trainer):
     points, quarters = trainer.loss_by_t.shape
     step = np.arange(points) * config.steps / points
     ends = [1 + q * config.T // quarters for q in range(quarters + 1)]
-    for q in range(quarters):
-        low, high = ends[q], ends[q + 1]
+    for q, (low, high) in enumerate(zip(ends, ends[1:])):
         by_t = trainer.loss_by_t[:, q]
         if high > low and np.isfinite(by_t).any():
             lines.append((f"t = {low}..{high - 1}", step, by_t))
