@@ -5,6 +5,7 @@ must change. An option without a row fails, too.
 """
 from minidiff import demos, policy
 from minidiff.beyond import OBJECTIVES, load
+from minidiff.beyond.options import FLAGS
 from minidiff.pusht import setting
 from minidiff.pusht.data import collect
 from minidiff.pusht.env import PushTEnv
@@ -19,6 +20,7 @@ import contextlib
 import functools
 import importlib
 import os
+import re
 import shutil
 import sys
 
@@ -304,14 +306,44 @@ def test_another_value_changes_what_is_done(command, before, option, changes, se
     assert not same(first, other), f"{option} changes nothing: {changes} is {first}"
 
 
-@pytest.mark.parametrize("command", TABLES)
-def test_every_option_has_a_row(command, monkeypatch):
+@pytest.fixture
+def parser(request, monkeypatch):
+    """The parser of a command."""
     def parse(parser, *given, **more):
-        raise Enough({name for action in parser._actions for name in action.option_strings[:1]})
+        raise Enough(parser)
 
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse)
     with pytest.raises(Enough) as enough:
-        command(monkeypatch, [])
+        request.param(monkeypatch, [])
+    return enough.value.args[0]
+
+
+every_command = pytest.mark.parametrize("parser", TABLES, indirect=True)
+
+
+@pytest.mark.parametrize("command, parser", [*zip(TABLES, TABLES)], indirect=["parser"])
+def test_every_option_has_a_row(command, parser):
     rows = {option.split()[0].replace("--no-", "--") for _, option, _ in TABLES[command]}
-    assert enough.value.args[0] - {"-h"} == {row for row in rows if row.startswith("--")}
+    names = {name for action in parser._actions for name in action.option_strings[:1]}
+    assert names - {"-h"} == {row for row in rows if row.startswith("--")}
+
+
+@every_command
+def test_the_default_that_the_help_names_is_the_one_that_counts(parser):
+    """But where None stands for what the policy's file or its sampler says."""
+    for action in parser._actions:
+        said = re.search(r"\(default: ([\w.]+)\)", action.help or "")
+        if said and action.default != argparse.SUPPRESS:
+            given = action.default is not None
+            assert given or action.dest in (*FLAGS, "action_horizon"), action.dest
+            assert not given or said[1] == f"{action.default:{'' if action.choices else 'g'}}"
+
+
+@every_command
+def test_an_argument_that_is_empty_is_refused(parser):
+    """As that of an unset variable is."""
+    for action in parser._actions:
+        if action.nargs != 0 and not action.choices:
+            with pytest.raises((argparse.ArgumentTypeError, ValueError)):
+                action.type("")

@@ -31,6 +31,16 @@ def test_an_unknown_command_is_answered_with_those_that_there_are(capsys):
                     "compare, bound, forks, collect\n")
 
 
+USAGE = {
+    "watch": "[RUN] [options]",
+    "record": "[-h] [--seed SEED] [--seeding {legacy,modern}] FILE.npz",
+    "film": "[RUN] FILE [options]",
+    "compare": "[-h] A.json B.json",
+    "bound": "[-h] RUN DEMOS",
+    "forks": "[-h] [--states STATES] [--plans PLANS] RUN [RUN ...]",
+    "collect": "[-h] --out OUT [--again FILE] [--add-to FILE] [--visited RUN] [--episodes"}
+
+
 @pytest.mark.parametrize("name", commands.COMMANDS)
 def test_each_command_has_a_help_that_fits_a_screen(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
@@ -38,7 +48,10 @@ def test_each_command_has_a_help_that_fits_a_screen(name, capsys, monkeypatch):
         commands.main([name, "--help"])
     assert end.value.code == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"usage: python -m minidiff.pusht {name} ")
+    usage = " ".join(said.split())
+    assert usage.startswith(f"usage: python -m minidiff.pusht {name} {USAGE[name]}")
+    module = importlib.import_module(f"minidiff.pusht.{commands.COMMANDS[name][0]}")
+    assert f"\n\n{module.__doc__}\n" in said
     assert len(said.splitlines()) < 45
 
 
