@@ -3,7 +3,7 @@ from minidiff import policy
 from minidiff.beyond.samplers import ddim_sampling
 from minidiff.demos import load as load_demos
 from minidiff.pusht import __main__ as commands
-from minidiff.pusht import rollout
+from minidiff.pusht import rollout, scores
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.pusht.geometry import coverage
@@ -38,10 +38,19 @@ def test_a_strip_has_evenly_spaced_frames_from_start_to_end(tiny_policy, strips)
     (path, rows), = strips
     assert path == "film.png" and len(rows) == 2
     for (label, frames, footer), episode, states in zip(rows, episodes, paths):
-        assert label == f"seed {episode.seed}" and "best coverage" in footer
+        best = max(coverage(state[2:]) for state in states[1:])
+        assert (label, footer) == (f"seed {episode.seed}", f"best coverage\n{best:.1%}")
         for (state, caption), k in zip(frames, (0, 2, 4, 6)):
             assert np.array_equal(state, states[k])
             assert caption == f"step {k}: {coverage(state[2:]):.0%}"
+
+
+def test_a_strip_says_how_an_episode_succeeded(monkeypatch, strips):
+    success = scores.Episode(7, 1.0, True, 1, 0.964)
+    monkeypatch.setattr(rollout, "rollout", lambda *given, **more: ([success], [np.ones((2, 5))]))
+    films.film("film.png", None, [7])
+    (_, ((_, _, footer),)), = strips
+    assert footer == "success after\n1 steps:\n96% covered"
 
 
 def test_a_strip_can_show_a_policy_before_and_after_its_training(demos_file, strips):
@@ -65,7 +74,7 @@ def test_a_strip_can_show_a_policy_before_and_after_its_training(demos_file, str
 
 def test_an_animation_carries_out_the_first_plan_it_shows(tiny_policy, monkeypatch, tmp_path):
     saved, seen = [], []
-    monkeypatch.setattr(drawing, "save_animation", lambda path, frames: saved.append(frames))
+    monkeypatch.setattr(drawing, "save_animation", lambda *given: saved.append(given))
     monkeypatch.setattr(drawing, "load_pillow", lambda: None)
 
     def frame(state, plans=None, size=None):
@@ -73,15 +82,18 @@ def test_an_animation_carries_out_the_first_plan_it_shows(tiny_policy, monkeypat
         return np.full((size, size, 3), len(seen), np.uint8)
 
     monkeypatch.setattr(drawing, "frame", frame)
-    films.animation(tmp_path / "film.webp", tiny_policy(), [3], plans=5, size=8, make_env=SHORT)
+    films.animation(tmp_path / "film.webp", tiny_policy(), [3], 1, plans=5, size=8, make_env=SHORT)
     assert len(seen) == 7 and seen[-1][1] is None
+    obs = np.tile(seen[0][0], (5, 2, 1))
+    assert np.array_equal(seen[0][1], tiny_policy().plan(obs, np.random.default_rng([1, 3])))
     env = SHORT()
     state, _ = env.reset(seed=3)
     for k, (shown, plans) in enumerate(seen[:-1]):
         assert np.array_equal(shown, state) and plans.shape == (5, 8, 2)
         assert (plans is seen[k - k % 2][1]), "two actions of each plan"
         state, *_ = env.step(plans[0][k % 2])
-    (frames,) = saved
+    (path, frames), = saved
+    assert path == tmp_path / "film.webp"
     assert [int(picture[0, 0, 0]) for picture in frames] == [*range(1, 8), *[7] * 10]
 
 
@@ -149,6 +161,19 @@ def test_the_command_draws_animations(tmp_path):
     assert result.returncode == 0, result.stderr
     picture = Image.open(tmp_path / "film.gif")
     assert picture.size == (480, 240) and picture.n_frames > 10
+
+
+@pytest.mark.parametrize("name, draw", [
+    ("a.png", "film"), ("a.webp", "animation"), ("a.gif", "animation")])
+def test_the_command_draws_what_the_name_of_the_picture_says(name, draw, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(films, draw, lambda *given: calls.append(given))
+    assert commands.main(["film", *QUICK, "--noise-seed", "3", "--episodes", "2", name]) == 0
+    (path, player, seeds, noise_seed), = calls
+    assert (path, seeds, noise_seed, player.action_horizon) == (name, SEEDS, 3, 16)
+    assert player.task is PUSHT
+    assert capsys.readouterr().out == (
+        f"the policy that comes with minidiff: ddim, sampler steps 1\npicture: {name}\n")
 
 
 @pytest.mark.parametrize("arguments, code, said", [
