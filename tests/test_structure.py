@@ -142,6 +142,15 @@ def test_the_name_of_a_test_has_fewer_than_70_characters():
         assert len(set(names)) == len(names), f"{path}: two tests of one name, of which one runs"
 
 
+def test_the_oldest_packages_are_the_lower_bounds_that_pyproject_names():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    bounds = []
+    for line in re.findall(r"^(?:dependencies|pusht|test) = .*", text, re.M):
+        bounds += [f"{name}=={bound}.*" for name, bound in re.findall(r'"(\w+)>=([\d.]+)', line)]
+    oldest = (ROOT / "tests" / "oldest.txt").read_text(encoding="utf-8").splitlines()
+    assert oldest[1:] == bounds and len(bounds) == 6
+
+
 def loads(program):
     """Which of the packages below the path a program has loaded at its end."""
     asked = ("pymunk", "pygame", "zarr", "minidiff.beyond", "minidiff.pusht")

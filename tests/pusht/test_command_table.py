@@ -83,6 +83,8 @@ def test_an_error_becomes_a_sentence(error, code, said, monkeypatch, capsys):
     (["collect", "--visited", SHIPPED_POLICY, "--out", "a.npz"], "stopped; nothing was written")])
 def test_after_a_signal_each_command_says_what_it_leaves(arguments, said, demos_file, tmp_path,
                                                          monkeypatch, capsys):
+    if "film" in arguments:
+        pytest.importorskip("pygame")
     if "a.gif" in arguments:
         pytest.importorskip("PIL")
     monkeypatch.chdir(tmp_path)

@@ -133,6 +133,7 @@ def test_a_picture_that_cannot_be_made_is_named_and_the_others_are_drawn(monkeyp
 
 @pytest.mark.slow
 def test_one_command_makes_every_picture_of_the_readme_again(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pygame")
     for owner, name in ((gallery, "REGRESSION"), (gallery.wall, "CONFIG")):
         short = dataclasses.replace(getattr(owner, name), steps=20)
         monkeypatch.setattr(owner, name, short)
