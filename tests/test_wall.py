@@ -159,6 +159,20 @@ def test_diffusion_passes_on_both_sides_where_regression_hits_the_wall():
     assert abs(x) < wall.WALL / 2
 
 
+def test_the_score_counts_the_episodes_that_are_solved_each_with_its_seed(capsys, monkeypatch):
+    def episode(policy, world, rng, seed):
+        seeds.append(seed)
+        yield None, 0.0, {}
+        yield None, float(seed % 3 == 0), {}
+
+    seeds = []
+    monkeypatch.setattr(wall, "run_episode", episode)
+    monkeypatch.setattr(wall, "CONFIG", dataclasses.replace(wall.CONFIG, steps=2))
+    wall.main(episodes=10)
+    assert seeds == list(range(10))
+    assert capsys.readouterr().out == "got past the wall in 4 of 10 episodes\n"
+
+
 @pytest.mark.slow
 def test_the_file_runs_from_end_to_end_and_says_what_came_of_it(capsys, monkeypatch):
     """With a third of the steps."""
