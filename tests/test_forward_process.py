@@ -46,7 +46,7 @@ def test_entry_0_of_every_table_is_the_data_without_noise(schedule):
     assert [loss_weight(schedule, name)[0] for name in WEIGHTS] == [0] * len(WEIGHTS)
 
 
-def test_a_schedule_is_computed_in_float64_and_noise_drawn_as_precise_as_the_data():
+def test_schedules_are_float64_and_noise_as_precise_as_the_data():
     assert Schedule(np.float32([0.1, 0.2])).alpha_bar.dtype == np.float64
     rng = np.random.default_rng(0)
     for dtype in (np.float32, np.float64):

@@ -220,7 +220,7 @@ def test_the_defaults_are_those_of_a_run():
     assert (optimiser.weight_decay, optimiser.ema_decay) == (config.weight_decay, config.ema)
 
 
-def test_glibc_is_told_to_keep_freed_memory_in_the_numbers_of_its_malloc_h(monkeypatch):
+def test_glibc_is_told_in_its_own_numbers_to_keep_freed_memory(monkeypatch):
     told = []
 
     class Glibc:

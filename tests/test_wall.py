@@ -122,7 +122,7 @@ def test_demonstrations_pass_on_both_sides_and_their_actions_solve_it():
     laws.assert_close(np.mean(sides), 0.5, 0.5 / np.sqrt(200))
 
 
-def test_demonstrations_lead_from_the_start_to_the_goal_each_in_its_own_bow():
+def test_demonstrations_lead_to_the_goal_each_in_its_own_bow():
     data = wall.demonstrations(200, np.random.default_rng(0))
     state, action = data.state.reshape(200, wall.H, 2), data.action.reshape(200, wall.H, 2)
     start = state[:, 0]
