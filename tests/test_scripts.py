@@ -1,0 +1,281 @@
+"""train.py and eval.py in process: what they hand on, say and leave behind."""
+from minidiff import checkpoint, policy, stopping
+from minidiff.pusht import SHIPPED_POLICY, scores, setting
+from minidiff.pusht.rollout import Unfinished
+from minidiff.pusht.scores import Episode
+from minidiff.training import Trainer
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+PLAYED = [Episode(5000, 1.0, True, 80, 0.96, 3.0, 40.0),
+          Episode(5001, 0.5, False, 300, 0.2, 3.0, 50.0)]
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path):
+    """script(name, *arguments): the module of a script that is called so, in an empty folder."""
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.chdir(tmp_path)
+
+    def load(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        return importlib.import_module(name)
+    return load
+
+
+# ---- eval.py -------------------------------------------------------------------------------------
+
+@pytest.fixture
+def evaluated(script, monkeypatch):
+    """evaluated(arguments, outcome): with what eval.py lets episodes run, which end so."""
+    def run(arguments, outcome=PLAYED):
+        calls = []
+        module = script("eval", *arguments.split())
+
+        def evaluate(*given, **more):
+            calls.append(SimpleNamespace(**more, executor=given[2], seeds=given[1]))
+            given[-1](len(given[1]))
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        monkeypatch.setattr(module, "evaluate", evaluate)
+        monkeypatch.setattr(module, "Workers", contextlib.nullcontext)
+        monkeypatch.setattr(module, "plan_ms", lambda policy: 7.4)
+        module.main()
+        return calls[0]
+    return run
+
+
+def test_eval_says_what_it_scores_and_how_it_ends(evaluated, capsys):
+    evaluated("")
+    _, meta = policy.read(SHIPPED_POLICY)
+    first, how, score = capsys.readouterr().out.splitlines()
+    assert first == (f"the policy that comes with minidiff: mlp, {meta['update']:,} of "
+                     f"{meta['config']['steps']:,} steps, {meta['cpu_seconds']:.0f} CPU seconds, "
+                     f"seed {meta['config']['seed']}")
+    assert how == "ancestral, executing 2 of 16 actions: 7 ms a plan, 0 s in all"
+    assert score == scores.sentence(scores.summary(PLAYED))
+
+
+def test_eval_says_and_writes_what_was_made_harder_or_easier(evaluated, capsys):
+    evaluated("--sampler ddim --sampler-steps 2 --candidates 3 --kick-block 50 45 "
+              "--action-latency 2 --json new/a.json")
+    _, how, _, last = capsys.readouterr().out.splitlines()
+    assert how.startswith("ddim, sampler steps 2, kick block [50.0, 45.0], action latency 2, "
+                          "the best of 3 plans tried in the simulator, 45 ms a decision, exec")
+    assert last == "every episode: new/a.json"
+    sheet = json.loads(open("new/a.json").read())
+    assert sheet["checkpoint"] == str(SHIPPED_POLICY) and sheet["incomplete"] is None
+    assert sheet["options"]["action_latency"] == 2
+    assert sheet["config"] == policy.read(SHIPPED_POLICY)[1]["config"]
+    assert sheet["episodes"] == [episode._asdict() for episode in PLAYED]
+    seconds = sheet["summary"].pop("seconds")
+    assert 0 <= seconds < 5
+    assert sheet["summary"] == scores.summary(PLAYED) | {"plan_ms": 7.4}
+
+
+@pytest.mark.parametrize("arguments, workers", [
+    ("--episodes 120 --workers 7", 3), ("--episodes 120 --workers 2", 2), ("--episodes 50", 1)])
+def test_eval_starts_as_many_workers_as_there_are_chunks(arguments, workers, evaluated, capsys):
+    call = evaluated(arguments)
+    assert call.executor == workers and call.decide is None
+    assert f"episodes {len(call.seeds)}/{len(call.seeds)} " in capsys.readouterr().err
+
+
+def test_eval_writes_what_is_over_and_fails_if_it_ends_early(evaluated, capsys):
+    with pytest.raises(RuntimeError, match="^incomplete, stopped: 2 of 9. Success ends an episode "
+                                           "early, so there are too many successes among them$"):
+        evaluated("--json a.json", Unfinished("stopped: 2 of 9", PLAYED))
+    sheet = json.loads(open("a.json").read())
+    assert sheet["incomplete"] == "stopped: 2 of 9" and len(sheet["episodes"]) == 2
+    assert "every episode: a.json" in capsys.readouterr().out
+    with pytest.raises(Unfinished, match="^stopped$"):
+        evaluated("--json b.json", Unfinished("stopped", []))
+    assert os.listdir() == ["a.json"]
+
+
+def test_eval_takes_the_place_of_its_own_files_alone(evaluated, tmp_path):
+    path = tmp_path / "a.json"
+    path.touch()
+    evaluated("--json a.json")
+    written = path.read_text()
+    evaluated("--json a.json")
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="^a.json: not a file that eval.py"):
+        evaluated("--json a.json")
+    assert path.read_text() == "mine" and "plan_ms" in written
+
+
+def test_the_time_of_a_plan_is_the_median_of_five(script, monkeypatch):
+    clock, observed = 0.0, []
+
+    def plan(obs, rng):
+        nonlocal clock
+        clock += (1, 2, 9, 3, 4)[len(observed)] / 1000
+        observed.append(obs)
+
+    module = script("eval")
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock))
+    assert module.plan_ms(SimpleNamespace(plan=plan, obs_horizon=2)) == pytest.approx(3)
+    assert [obs.shape for obs in observed] == [(1, 2, 5)] * 5
+
+
+# ---- train.py ------------------------------------------------------------------------------------
+
+SMALL = "--width 8 --blocks 1 --T 6 --batch 16 --steps 4 --save-every 3 --demos".split()
+
+
+@pytest.fixture
+def trained(script, monkeypatch, demos_file):
+    """trained(*arguments): what train.py has asked of its task, and when it saved."""
+    def run(*arguments, score=lambda name: {"n": 0, "name": name}):
+        calls, saves = [], []
+        save = policy.save
+
+        def note(path, trainer, *given, **more):
+            saves.append((path.name, trainer.n))
+            save(path, trainer, *given, **more)
+
+        monkeypatch.setattr(policy, "save", note)
+        monkeypatch.setattr(Trainer, "cpu_seconds", lambda trainer: 2.0)
+        monkeypatch.setattr(setting, "score", lambda policy, name, episodes: (
+            calls.append((name, policy.sampler, episodes)), score(name))[1])
+        monkeypatch.setattr(setting, "draw_loss", lambda path, trainer: calls.append(path.name))
+        monkeypatch.setattr(setting, "draw_episodes", lambda path, *given: (
+            calls.append((path.name, *given))))
+        if "--resume" not in arguments:
+            arguments = (*SMALL, str(demos_file), *arguments)
+        try:
+            script("train", *arguments).main()
+        finally:
+            monkeypatch.setattr(policy, "save", save)
+        return calls, saves
+    return run
+
+
+def test_train_says_each_thing_that_it_does(trained, demos_file, capsys):
+    calls, saves = trained("--score-episodes", "2")
+    lines = capsys.readouterr().out.splitlines()
+    run = "runs/pusht-mlp-0"
+    arrays, meta = checkpoint.load(f"{run}/checkpoint.npz")
+    assert lines == [
+        f"4 demonstrations, 139 windows; mlp with {arrays['theta'].size:,} parameters; 4 steps; "
+        f"into {run}/",
+        f"trained in 2 CPU seconds (500.0 ms a step); weights in {run}/checkpoint.npz",
+        "ancestral: no episode is over", "ddim:      no episode is over",
+        f"picture: {run}/loss.png", f"picture: {run}/rollouts.png (before and after training)",
+        f"next: python eval.py {run} --episodes 500 --seed 300000    "
+        "(eval.py --help lists faster samplers)"]
+    assert saves == [("checkpoint.npz", 3), ("checkpoint.npz", 4), ("policy.npz", 4)]
+    assert meta["demos"] == [str(demos_file)]
+    config = json.loads(open(f"{run}/config.json").read())
+    assert config == {"demos": [str(demos_file)], **meta["config"]} and config["steps"] == 4
+    assert json.loads(open(f"{run}/scores.json").read()) == {
+        name: {"n": 0, "name": name} for name in ("ancestral", "ddim")}
+    (slow, quick, loss, (film, before, after, shown)) = calls
+    assert (slow[::2], quick[::2], loss) == (("ancestral", 2), ("ddim", 2), "loss.png")
+    assert quick[1].keywords == {"steps": 4}
+    assert (film, shown) == ("rollouts.png", 2)
+    assert before.sampler.keywords == after.sampler.keywords == {"steps": 4}
+    obs = np.full((1, 1, 5), 200.0)
+    plans = [player.plan(obs, np.random.default_rng(0)) for player in (before, after)]
+    assert not np.array_equal(*plans)
+
+
+def test_train_without_episodes_scores_and_films_nothing(trained, capsys):
+    calls, _ = trained("--score-episodes", "0", "--out", "mine")
+    assert calls == ["loss.png"] and "rollouts" not in capsys.readouterr().out
+    calls, _ = trained("--score-episodes", "9", "--out", "other", "--objective", "mse")
+    names = [call[0] for call in calls if len(call) == 3]
+    assert names == ["regression"] and calls[-1][-1] == 3  # episodes of the film, at most
+
+
+def test_train_goes_on_where_it_was_stopped(trained, monkeypatch, tmp_path):
+    steps, step = [], Trainer.step
+
+    def stop_after_two(trainer):
+        steps.append(trainer.n)
+        return step(trainer)
+
+    trained("--out", "whole", "--score-episodes", "0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stop_after_two)
+        patch.setattr(stopping, "asked", lambda: len(steps) >= 2)
+        with pytest.raises(stopping.Stopped, match="^stopped at step 2 and saved; go on with: "
+                                                   "python train.py --resume 'a run'$"):
+            trained("--out", "a run", "--score-episodes", "0")
+    assert sorted(os.listdir("a run")) == ["checkpoint.npz", "config.json"]
+    _, saves = trained("--resume", "a run", "--score-episodes", "0")
+    assert saves == [("checkpoint.npz", 4), ("policy.npz", 4)]
+    a, b = (checkpoint.load(f"{name}/checkpoint.npz")[0] for name in ("whole", "a run"))
+    assert all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
+
+
+def test_train_says_why_there_is_no_score_or_no_picture(trained, capsys):
+    def refuse(name):
+        raise RuntimeError("pictures need pygame")
+
+    trained(score=refuse)
+    *_, why, following = capsys.readouterr().out.splitlines()
+    assert why == "no scores or no pictures: pictures need pygame" and following[:5] == "next:"
+
+
+def test_train_fails_where_its_score_is_incomplete(trained, monkeypatch):
+    def incomplete(name):
+        return {"n": 0, "incomplete": "3 of 9"}
+
+    with pytest.raises(ChildProcessError, match="^incomplete, 3 of 9; the run itself is complete"):
+        trained("--out", "a", score=incomplete)
+    assert json.loads(open("a/scores.json").read()) == {"ancestral": incomplete("")}
+
+
+def test_train_stops_in_words_where_it_diverges(trained):
+    said = (r"^\ndiverged at step \d: .*; nothing was saved yet. Try a smaller learning rate: "
+            "--lr 3e[+]29$")
+    with pytest.raises(SystemExit, match=said):
+        trained("--lr", "1e30", "--warmup", "1000", "--steps", "60", "--save-every", "60")
+    said = "; the last good checkpoint is kept in a/checkpoint.npz. Try"
+    with pytest.raises(SystemExit, match=said):
+        trained("--lr", "1e10", "--warmup", "1000", "--steps", "60", "--save-every", "1",
+                "--out", "a")
+
+
+@pytest.mark.parametrize("clip, warned", [("4", True), ("50", False)])
+def test_train_warns_where_actions_are_clipped(clip, warned, trained, monkeypatch, capsys):
+    monkeypatch.setattr(Trainer, "clipped", lambda trainer: 0.5 / trainer.config.clip**2)
+    trained("--clip", clip, "--score-episodes", "0")
+    said = ("warning: 3.1% of the numbers in the actions exceed --clip 4 standard deviations and "
+            "are learned as that: try a larger --clip\n")
+    assert (said in capsys.readouterr().out) == warned
+
+
+@pytest.mark.parametrize("arguments, error, said", [
+    ("--resume nowhere", FileNotFoundError, "^nowhere: there is no such run$"),
+    ("--resume a --lr 1", SystemExit, "it takes no --lr\n$"),
+    ("--resume a --demos b", SystemExit, "it takes no --demos\n$"),
+    ("--resume a --out b", SystemExit, "it takes no --out\n$"),
+    ("--lr -1", SystemExit, "error: --lr must be at least 1e-09, not -1.0\n$"),
+    ("--save-every 0", SystemExit, "must be from 1 to 1000000000, not 0\n$"),
+    ("--score-episodes -1", SystemExit, "must be from 0 to 1000000, not -1\n$"),
+    ("--objective magic", SystemExit, "invalid choice: 'magic'")])
+def test_train_refuses_what_it_cannot_do(arguments, error, said, script, capsys):
+    with pytest.raises(error) as caught:
+        script("train", *arguments.split()).main()
+    assert re.search(said, capsys.readouterr().err or str(caught.value))
+
+
+@pytest.mark.parametrize("names", [None, "a.npz", [1]])
+def test_a_run_whose_demonstrations_have_no_names_is_damaged(names, script):
+    with pytest.raises(ValueError, match="^a: the names of its demonstrations are damaged$"):
+        script("train").resumed("a", {"demos": names})
