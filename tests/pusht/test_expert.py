@@ -1,6 +1,6 @@
 """The scripted demonstrator: it solves what it is given, in many ways, and its file can be made and
 lived again."""
-from minidiff import checkpoint, demos
+from minidiff import checkpoint, demos, stopping
 from minidiff.pusht import SHIPPED_POLICY, rollout
 from minidiff.pusht.data import collect, expert
 from minidiff.pusht.env import PushTEnv
@@ -303,6 +303,85 @@ def test_unsolved_episodes_are_left_out(monkeypatch):
     assert 1 not in arrays["state"]
     with pytest.raises(ValueError, match="none of the 1 episodes"):
         collect.make([1], Here())
+
+
+@pytest.mark.parametrize("length, half", [(4, {2, 3}), (5, {2, 3, 4}), (1, {0})])
+def test_a_visited_state_is_any_of_the_second_half(length, half, monkeypatch):
+    def play(policy, seeds, noise_seed, record):
+        assert (policy, noise_seed, record) == ("a policy", 1, True)
+        return [], [np.arange(length)[:, None]] * len(seeds)
+
+    monkeypatch.setattr(rollout, "rollout", play)
+    states = collect.visited("a policy", range(40))
+    assert states.shape == (40, 1) and set(states[:, 0]) == half
+    assert states[7] == collect.visited("a policy", [7])  # whoever else is played
+
+
+@pytest.mark.parametrize("count, sizes", [(5, [2, 2, 1]), (4, [2, 2]), (1, [1])])
+def test_what_a_run_visits_is_played_in_chunks(count, sizes, monkeypatch):
+    played = []
+
+    def visited(policy, seeds):
+        played.append((policy, len(seeds)))
+        return seeds[:, None]
+
+    monkeypatch.setattr(rollout, "CHUNK", 2)
+    monkeypatch.setattr(collect, "visited", visited)
+    monkeypatch.setattr(collect.beyond, "load", lambda path, task: ((path, task), {}))
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        states = collect.visited_by("run", np.arange(count), executor)
+    assert states.ravel().tolist() == list(range(count))
+    assert played == [(("run", PUSHT), size) for size in sizes]
+
+
+@pytest.fixture
+def called(monkeypatch, tmp_path):
+    """The command in process: made[seed] are the options of the episode, and seed 1 is unsolved."""
+    made = {}
+
+    def demonstrate(seed, **options):
+        made[seed] = options
+        states = np.full((seed + 1, 5), seed, np.float32)
+        return expert.Demonstration(states, states[:, :2], np.float16(states[:, :2]), seed != 1)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(collect, "demonstrate", demonstrate)
+    monkeypatch.setattr(collect, "Workers", lambda count: Here())
+    return made
+
+
+def test_the_command_says_what_it_made_adds_to_it_and_makes_it_again(called, capsys):
+    collect.main("--out a.npz --episodes 4 --samples 3".split())
+    collect.main("--out b.npz --add-to a.npz --seed 4 --episodes 2".split())
+    assert called[5] == {"stream": 0, "samples": 3, "refine": 2, "stop_coverage": 0.97,
+                         "noise": 0.0, "max_steps": 300, "start": None}
+    collect.main("--out c.npz --again b.npz".split())
+    a, b, c = capsys.readouterr().out.splitlines()
+    assert a == ("3 demonstrations, 8 steps (mean 3), 0.00 MB in a.npz; unsolved and left out: 1")
+    assert b == ("5 demonstrations, 19 steps (mean 4), 0.00 MB in b.npz; unsolved and left out: 0")
+    assert c == b.replace("b.npz", "c.npz")
+    assert open("b.npz", "rb").read() == open("c.npz", "rb").read()
+    assert sorted(os.listdir()) == ["a.npz", "b.npz", "c.npz"]
+
+
+@pytest.mark.parametrize("kind", [stopping.Stopped, concurrent.futures.BrokenExecutor])
+def test_a_command_that_ends_early_says_what_it_keeps_and_goes_on(kind, called, monkeypatch):
+    demonstrate = collect.demonstrate
+
+    def stop(seed, **options):
+        if seed == 2:
+            raise kind("so far")
+        return demonstrate(seed, **options)
+
+    arguments = "--out a.npz --episodes 4".split()
+    with monkeypatch.context() as patch:
+        patch.setattr(collect, "demonstrate", stop)
+        with pytest.raises(kind, match="^so far; the episodes so far are kept in a.npz.part, and "
+                                       "the same command goes on from there$"):
+            collect.main(arguments)
+    called.clear()
+    collect.main(arguments)
+    assert list(called) == [2, 3] and os.listdir() == ["a.npz"]
 
 
 # ---- what is refused -----------------------------------------------------------------------------
