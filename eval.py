@@ -29,7 +29,6 @@ from minidiff.pusht.study.candidates import BestOf
 from minidiff.pusht.study.disturbances import DisturbedEnv
 from minidiff.pusht.workers import Workers
 
-import argparse
 import functools
 import math
 import os
@@ -43,9 +42,7 @@ DISTURBANCES = ("kick_block", "kick_agent", "obs_noise", "action_latency")
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        usage="python eval.py [RUN] [OPTIONS]", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = stopping.Parser(usage="python eval.py [RUN] [OPTIONS]", description=__doc__)
     count = options.bounded(int, 1, 1_000_000)
     pixels = options.bounded(float, 0, 512)
 

@@ -148,8 +148,7 @@ def score(trainer, folder, episodes):
 
 def parse_arguments():
     """-> arguments and Config; None where a run is resumed, which has its own."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = stopping.Parser(description=__doc__)
     add = parser.add_argument
     add("--demos", nargs="+", metavar="FILE", default=[], type=absolute,
         help="files of demonstrations, learned from all together: .npz with state, action, "

@@ -57,7 +57,7 @@ def check_writable(path):
         raise IsADirectoryError(f"{path} is a folder, not a file to write")
     if path.exists() and not path.is_file():
         return  # a device or a pipe
-    folder = next(parent for parent in path.parents if parent.exists())  # the rest will be made
+    folder = next(filter(os.path.lexists, path.parents))  # the rest will be made
     try:
         if not folder.is_dir():
             raise NotADirectoryError(0, f"{folder} is no folder")
@@ -143,7 +143,7 @@ def blaming(name):
     try:
         yield
     except Exception as error:
-        raise ValueError(f"array '{name}': {error}") from None
+        raise ValueError(f"array '{name}': {str(error) or type(error).__name__}") from None
 
 
 def load(path, needs=None):

@@ -32,8 +32,11 @@ def hold(folder):
     """
     folder = Path(folder)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = _lock(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(folder)
+    except OSError as error:
+        raise OSError(f"{folder}: cannot be used as a folder ({error.strerror})") from None
     try:
         yield folder
     finally:

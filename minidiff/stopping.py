@@ -4,6 +4,8 @@ An exception in the middle of a physics step or of a file would leave either hal
 (SIGINT), SIGTERM and SIGHUP (the terminal was closed) only set a flag, and work looks at it between
 its pieces. A second Ctrl-C or SIGTERM ends the program at once.
 """
+import argparse
+import re
 import signal
 import sys
 
@@ -55,7 +57,33 @@ def run(name, main, *arguments):
     except BrokenPipeError:  # as of `... | head`: nobody reads on
         fall_silent()
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        say_aside(f"{name}: {str(error) or type(error).__name__}")
+        say_aside(shortened(f"{name}: {in_words(error)}"))
     except KeyboardInterrupt as interrupt:
         say_aside(f"\n{str(interrupt) or 'stopped'}")
     return 1
+
+
+def in_words(error):
+    """An error as a sentence. The system's own are none: "[Errno 21] Is a directory: 'a'"."""
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}cannot be read or written ({error.strerror})"
+    if isinstance(error, MemoryError):
+        return f"memory ran out: {error}".removesuffix(": ")
+    return str(error) or type(error).__name__
+
+
+def shortened(sentence):
+    """A sentence in which no value fills the screen, as a number of 5,000 digits would."""
+    sentence = re.sub(r"(\S{80})\S{100,}(\S{20})", r"\1...\2", sentence)
+    return sentence if len(sentence) <= 1000 else f"{sentence[:700]} ... {sentence[-200:]}"
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a command's arguments: shows its help as it is written, and shortens what it refuses."""
+
+    def __init__(self, **options):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message):
+        super().error(shortened(message))

@@ -256,16 +256,18 @@ def test_two_processes_may_remove_what_a_killed_save_left_behind(tmp_path, monke
 
 @pytest.mark.parametrize("name, error, said", [
     ("", ValueError, "is empty: is a variable not set"), (".", IsADirectoryError, "is a folder"),
-    ("file/below.json", OSError, "cannot be written there")])
+    ("file/below.json", OSError, "cannot be written there"),
+    ("loop/below.json", OSError, "cannot be written there")])
 def test_a_place_that_cannot_be_written_is_refused_beforehand(name, error, said, tmp_path,
                                                               monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(error, match=said):
         checkpoint.check_writable(name)
     for good in ("new.json", "a/b/new.json", os.devnull):
         checkpoint.check_writable(good)
-    assert os.listdir(tmp_path) == ["file"]
+    assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
 
 
 @pytest.mark.parametrize("name", ["old.json", "a/b/new.json"])

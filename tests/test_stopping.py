@@ -81,12 +81,17 @@ def test_ctrl_c_reaches_a_job_in_the_background_of_a_shell():
 
 @pytest.mark.parametrize("error, said", [
     (ValueError("no such sampler"), "work: no such sampler\n"),
-    (FileNotFoundError(2, "No such file", "a"), "work: [Errno 2] No such file: 'a'\n"),
+    (FileNotFoundError(2, "No such file", "a"),
+     "work: a: cannot be read or written (No such file)\n"),
+    (OSError(28, "No space left"), "work: cannot be read or written (No space left)\n"),
     (RuntimeError("no display"), "work: no display\n"),
-    (MemoryError(), "work: MemoryError\n"),
+    (MemoryError(), "work: memory ran out\n"),
+    (MemoryError("Unable to allocate 9 TiB"), "work: memory ran out: Unable to allocate 9 TiB\n"),
+    (ValueError(f"not {'9' * 5000}, 1"), f"work: not {'9' * 80}...{'9' * 19}, 1\n"),
+    (ValueError("a " * 5000), f"work: {'a ' * 347} ... {'a ' * 100}\n"),
     (KeyboardInterrupt(), "\nstopped\n"),
     (stopping.Stopped("stopped; half of it is in a.part"), "\nstopped; half of it is in a.part\n")],
-    ids=repr)
+    ids=lambda value: repr(value)[:60])
 def test_an_error_is_one_sentence(error, said, capsys):
     def work(*arguments):
         assert arguments == (1, 2)
@@ -94,6 +99,16 @@ def test_an_error_is_one_sentence(error, said, capsys):
 
     assert stopping.run("work", work, 1, 2) == 1
     assert capsys.readouterr().err == said
+
+
+def test_a_value_that_is_refused_is_not_shown_at_full_length(capsys):
+    parser = stopping.Parser(prog="work")
+    parser.add_argument("--count", type=int)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--count", "9" * 5000])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("work: error: argument --count: invalid int value: '999") and len(
+        said) < 160
 
 
 def test_a_sentence_that_cannot_be_written_is_let_go():
@@ -256,6 +271,16 @@ def test_folders_that_stay_empty_are_removed_and_others_are_kept(tmp_path):
         (folder / "config.json").touch()
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert found == ["c", "c/d", "c/d/config.json", "mine"]
+
+
+@pytest.mark.parametrize("name", ["file", "loop", "file/below"])
+def test_what_is_no_folder_is_refused_in_words(name, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match=f"{name}: cannot be used as a folder") as error:
+        with folders.hold(tmp_path / name):
+            pass
+    assert "Errno" not in str(error.value)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

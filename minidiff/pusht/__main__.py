@@ -29,8 +29,8 @@ def main(arguments):
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        print(f"minidiff.pusht: there is no command '{name}'; choose from {', '.join(COMMANDS)}",
-              file=sys.stderr)
+        print(stopping.shortened(f"minidiff.pusht: there is no command '{name}'; "
+                                 f"choose from {', '.join(COMMANDS)}"), file=sys.stderr)
         return 2
     module, _ = COMMANDS[name]
     command = importlib.import_module(f"{__package__}.{module}")

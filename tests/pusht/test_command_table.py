@@ -24,11 +24,13 @@ def test_without_a_command_all_commands_are_listed_with_a_line_each(arguments, c
     assert all(len(line) <= 80 for line in lines)
 
 
-def test_an_unknown_command_is_answered_with_those_that_there_are(capsys):
-    assert commands.main(["dance"]) == 2
+@pytest.mark.parametrize("name, shown", [
+    ("dance", "dance"), ("9" * 5000, f"{'9' * 79}...{'9' * 18}")], ids=["short", "long"])
+def test_an_unknown_command_is_answered_with_those_that_there_are(name, shown, capsys):
+    assert commands.main([name]) == 2
     said = capsys.readouterr().err
-    assert said == ("minidiff.pusht: there is no command 'dance'; choose from watch, record, film, "
-                    "compare, bound, forks, collect\n")
+    assert said == (f"minidiff.pusht: there is no command '{shown}'; choose from watch, record, "
+                    "film, compare, bound, forks, collect\n")
 
 
 USAGE = {
@@ -58,7 +60,7 @@ def test_each_command_has_a_help_that_fits_a_screen(name, capsys, monkeypatch):
 @pytest.mark.parametrize("error, code, said", [
     (ValueError("no such file"), 1, "minidiff.pusht compare: no such file\n"),
     (FileNotFoundError(2, "No such file", "a"), 1,
-     "minidiff.pusht compare: [Errno 2] No such file: 'a'\n"),
+     "minidiff.pusht compare: a: cannot be read or written (No such file)\n"),
     (RuntimeError("no display"), 1, "minidiff.pusht compare: no display\n"),
     (KeyboardInterrupt(), 1, "\nstopped\n"),
     (KeyboardInterrupt("stopped; half of it is in a.part"), 1,

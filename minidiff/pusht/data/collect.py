@@ -184,9 +184,7 @@ def visited_by(path, seeds, executor):
 
 
 def parse(arguments):
-    parser = argparse.ArgumentParser(
-        prog="python -m minidiff.pusht collect", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = stopping.Parser(prog="python -m minidiff.pusht collect", description=__doc__)
     parser.add_argument("--out", required=True, type=named,
                         help="the .npz file to write; what is done so far is kept in OUT.part")
     parser.add_argument("--again", metavar="FILE", type=named,

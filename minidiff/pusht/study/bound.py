@@ -6,8 +6,6 @@ Give it demonstrations that the policy was not trained on. Printed are the bound
 and where along the chain it comes from; and on a few of the plans the exact likelihood of what the
 probability-flow ODE samples. All figures are nats for each number of a plan.
 """
-import argparse
-
 import numpy as np
 
 from ... import beyond, demos, stopping
@@ -55,9 +53,7 @@ def log_scale(policy):
 
 
 def main(arguments):
-    parser = argparse.ArgumentParser(
-        prog="python -m minidiff.pusht bound", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = stopping.Parser(prog="python -m minidiff.pusht bound", description=__doc__)
     parser.add_argument("run", type=named, metavar="RUN", help="a run's folder, or a policy's file")
     parser.add_argument("demos", type=named, metavar="DEMOS", help="a file of demonstrations")
     args = parser.parse_args(arguments)

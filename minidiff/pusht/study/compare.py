@@ -7,16 +7,18 @@
 They are paired by seed, so the difficulty of a start cancels out, and a difference shows
 with fewer episodes than the two intervals alone would suggest.
 """
-import argparse
 import json
 from pathlib import Path
 
+from ... import stopping
 from ...beyond.options import named
 from .. import scores
 
 
 def read(path):
     """The Episodes in a file that eval.py --json wrote; ValueError for another file."""
+    if not Path(path).exists() or Path(path).is_dir():
+        raise FileNotFoundError(f"{path}: no such file: eval.py --json writes one")
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))["episodes"]
         episodes = [scores.Episode(**row) for row in rows]
@@ -46,9 +48,7 @@ def sentence(a, b, difference):
 
 
 def main(arguments):
-    parser = argparse.ArgumentParser(
-        prog="python -m minidiff.pusht compare", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = stopping.Parser(prog="python -m minidiff.pusht compare", description=__doc__)
     parser.add_argument("a", type=named, metavar="A.json", help="written by eval.py --json")
     parser.add_argument("b", type=named, metavar="B.json",
                         help="written by eval.py --json, the same seeds")

@@ -15,7 +15,6 @@ actions at each:
 
 The demonstrator itself, with other random numbers, stands in the first line.
 """
-import argparse
 import dataclasses
 import functools
 
@@ -117,9 +116,7 @@ def sentence(name, row):
 
 
 def main(arguments):
-    parser = argparse.ArgumentParser(
-        prog="python -m minidiff.pusht forks", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = stopping.Parser(prog="python -m minidiff.pusht forks", description=__doc__)
     parser.add_argument("runs", nargs="+", type=named, metavar="RUN",
                         help="runs' folders, or policies' files")
     parser.add_argument("--states", type=bounded(int, 1, 10_000), default=50,

@@ -3,7 +3,6 @@
 An animation (.webp or .gif) shows several plans at each decision, of which the first is carried
 out. It needs one more package: pip install 'minidiff[film]'
 """
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +87,8 @@ def _check_path(path, suffixes):
 
 
 def main(arguments):
-    parser = argparse.ArgumentParser(
-        prog="python -m minidiff.pusht film", usage="%(prog)s [RUN] FILE [options]",
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = stopping.Parser(prog="python -m minidiff.pusht film", description=__doc__,
+                             usage="%(prog)s [RUN] FILE [options]")
     options.add_arguments(parser)
     parser.add_argument("file", type=options.named, metavar="FILE",
                         help="the picture: .png, or moving .webp or .gif")

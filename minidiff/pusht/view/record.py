@@ -4,7 +4,6 @@ They go into a file for train.py --demos, which holds what minidiff/demos.py des
 action, episode_ends) and for each episode the `seed` of its start. An episode that is kept stands
 in the file at once, so whatever happens later costs the episode in progress at most.
 """
-import argparse
 import math
 import shlex
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ... import demos
+from ... import demos, stopping
 from ...beyond import options
 from ...checkpoint import check_writable, read_npz, write_atomically
 from ..env import PushTEnv
@@ -202,9 +201,7 @@ def write(path, arrays):
 
 
 def main(arguments):
-    parser = argparse.ArgumentParser(
-        prog="python -m minidiff.pusht record", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = stopping.Parser(prog="python -m minidiff.pusht record", description=__doc__)
     parser.add_argument("file", type=options.named, metavar="FILE.npz",
                         help="a new one, or one to add episodes to")
     parser.add_argument("--seed", type=options.seed,

@@ -2,13 +2,12 @@
 
 The mouse takes part: it drags and turns the T. Press h for the keys.
 """
-import argparse
 import math
 import time
 
 import numpy as np
 
-from ... import beyond
+from ... import beyond, stopping
 from ...beyond import options
 from ...policy import history
 from .. import SHIPPED_POLICY
@@ -279,9 +278,8 @@ def every_sampler(args, first, meta):
 
 
 def main(arguments):
-    parser = argparse.ArgumentParser(
-        prog="python -m minidiff.pusht watch", usage="%(prog)s [RUN] [options]",
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = stopping.Parser(prog="python -m minidiff.pusht watch", description=__doc__,
+                             usage="%(prog)s [RUN] [options]")
     options.add_arguments(parser)
     add = parser.add_argument_group("what to watch").add_argument
     add("--seed", type=options.seed, default=5000, help="of the first episode (default: 5000)")
