@@ -140,7 +140,7 @@ def watched(patch, arguments):
     first, *_ = others = [sampled(policy, game.noise_seed) for policy in game.policies.values()]
     return first | {"start": game.env.motion, "names": list(game.policies), "seed": game.seed,
                     "candidates": game.candidates, "others": np.array([o["plan"] for o in others]),
-                    "last step": len(walk(game.env)) - 1}
+                    "last step": game.max_steps}
 
 
 def recorded(patch, arguments):
@@ -338,6 +338,7 @@ def test_the_default_that_the_help_names_is_the_one_that_counts(parser):
             given = action.default is not None
             assert given or action.dest in (*FLAGS, "action_horizon"), action.dest
             assert not given or said[1] == f"{action.default:{'' if action.choices else 'g'}}"
+            assert not given or action.default in (action.choices or [action.default])
 
 
 @every_command

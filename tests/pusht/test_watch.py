@@ -3,13 +3,14 @@ from minidiff.beyond import OBJECTIVES
 from minidiff.beyond.samplers import ddim_sampling
 from minidiff.pusht import __main__ as commands
 from minidiff.pusht.env import PushTEnv
-from minidiff.pusht.geometry import CENTER_OF_GRAVITY, GOAL_POSE, keypoints
+from minidiff.pusht.geometry import CENTER_OF_GRAVITY, GOAL_POSE, keypoints, to_world
 from minidiff.pusht.study.candidates import best
 from minidiff.pusht.view import drawing, watch, windows
 from minidiff.pusht.view.windows import TRAIL
 
 import contextlib
 import functools
+import itertools
 import os
 import re
 import signal
@@ -35,7 +36,8 @@ def window(monkeypatch):
 def game(window, tiny_policy):
     """A Watch whose time is game.clock.now.seconds; each decision carries out 2 actions."""
     ddim = tiny_policy(sampler=functools.partial(ddim_sampling, steps=3))
-    return watch.Watch({"ancestral": tiny_policy(), "ddim": ddim}, seed=7, max_steps=9, now=Time())
+    return watch.Watch({"ancestral": tiny_policy(), "ddim": ddim}, seed=7, noise_seed=4,
+                       max_steps=9, seeding="legacy", candidates=16, now=Time())
 
 
 def middle(state):
@@ -90,10 +92,44 @@ def test_the_chain_is_spread_over_the_time_that_there_is(game):
 def test_a_step_carries_out_the_plan_that_the_simulator_finds_best(game):
     wait(game, 0.095)
     plans, chosen = game.plans, game.plans[game.chosen]
-    assert plans.shape == (16, 8, 2)
+    obs = np.tile(game.seen[0], (16, 2, 1))
+    expected = game.policies["ancestral"].plan(obs, np.random.default_rng([4, 7]))
+    assert np.array_equal(plans, expected) and plans.shape == (16, 8, 2)
     assert (chosen == best(game.env, game.scratch, plans)[0]).all()
     wait(game, 0.1)
     assert game.env.snapshot().actions[0] == tuple(np.clip(chosen[0], 0, 512))
+
+
+@pytest.mark.parametrize("count", [16, 2])
+def test_the_chosen_plan_is_that_of_the_simulator(count, game, monkeypatch):
+    monkeypatch.setattr(watch, "best", lambda env, scratch, plans: (plans[-1], 0.0))
+    game.candidates = count
+    game.replan()
+    assert len(game.plans) == 0
+    wait(game, 0.095)
+    assert game.chosen == count - 1
+
+
+def test_a_decision_is_timed_from_its_first_step_to_its_choice(game, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(watch.time, "perf_counter", lambda: next(clock) / 128)
+    wait(game, 0.095)
+    assert game.decisions == [1000 / 128 * 8]  # seven of the chain, and the choice
+
+
+def test_whatever_changes_the_picture_asks_for_a_new_one(game):
+    for act in (game.replan, game.denoise, game.step):
+        game.fresh = False
+        act()
+        assert game.fresh
+
+
+def test_in_a_pause_the_chain_takes_a_second(game):
+    wait(game, 0.2)  # the length of the chain is known
+    game.handle(key("space"))
+    game.replan()
+    wait(game, 0.5)
+    assert 2 <= game.passed <= 5
 
 
 def test_after_the_last_seed_comes_the_first(game):
@@ -154,6 +190,12 @@ def test_n_c_s_and_h_change_start_candidates_sampler_and_help(game, window):
         lengths[name] = game.passed
         game.handle(key("s"))
     assert lengths == {"ancestral": 7, "ddim": 4}
+    game.policies = dict.fromkeys(("ancestral", "pc", "ddim"), game.policies["ancestral"])
+    names = []
+    for _ in range(4):
+        game.handle(key("s"))
+        names.append(game.name)
+    assert names == ["ancestral", "pc", "ddim", "ancestral"]
     for count in (1, 16):
         game.handle(key("c"))
         wait(game, 0.05)
@@ -210,8 +252,8 @@ def test_the_left_button_drags_the_T_and_nothing_else_does(game):
 def test_the_right_button_and_the_wheel_turn_the_T_about_its_middle(game):
     game.env.reset(options={"state": [60, 60, 256, 200, 0.3], "order": "exact"})
     centre = middle(game.env.state)
-    game.handle(at(pygame.MOUSEBUTTONDOWN, centre + [100, 0], button=3))
-    game.handle(at(pygame.MOUSEMOTION, centre + [0, 50]))  # a quarter turn, from x to y
+    game.handle(at(pygame.MOUSEBUTTONDOWN, centre + [0, -100], button=3))
+    game.handle(at(pygame.MOUSEMOTION, centre + [50, 0]))  # a quarter turn, from x to y
     assert game.env.state[4] == pytest.approx(0.3 + np.pi / 2)
     assert np.allclose(middle(game.env.state), centre)
     game.handle(pygame.event.Event(pygame.MOUSEWHEEL, x=0, y=-2))
@@ -250,6 +292,8 @@ def test_for_a_T_that_was_moved_the_policy_plans_anew_without_a_past(game):
     assert velocity.any()
     assert np.array_equal(game.env.motion[5:], velocity), "the agent is not stopped"
     assert len(game.seen) == 1 and np.array_equal(game.seen[0], state) and game.steps == 3
+    game.move(to_world(complex(*CENTER_OF_GRAVITY), np.array(GOAL_POSE)), GOAL_POSE[2])
+    assert game.coverage == pytest.approx(1)
     game.handle(key("space"))
     game.handle(pygame.event.Event(pygame.MOUSEWHEEL, x=0, y=1))
     assert len(observed) == 1, "a paused window shows the plans for what it shows"
@@ -267,10 +311,13 @@ def test_plans_end_where_they_end_and_the_next_actions_are_marked(game, window):
     ends = np.stack([np.linspace(40, 470, 16), np.full(16, 470.0)], 1)
     game.env.reset(options={"state": [100, 60, 350, 60, 1.5], "order": "exact"})
     game.plans = np.array([200, 200]) + along * (ends[:, None] - [200, 200])
+    game.plans[9] = game.plans[5]  # below the chosen one
+    game.plans[10, -1] = 1e30, -1e30
     game.chosen = 5
     game.draw(window.screen)
-    for k, plan in enumerate(game.plans):
-        assert color_at(window, plan[-1]) == (drawing.INK if k == 5 else drawing.GREY)
+    for k in {*range(16)} - {10}:
+        color = drawing.INK if k in (5, 9) else drawing.GREY
+        assert color_at(window, game.plans[k, -1]) == color
     assert is_marked() == [True] * 2 + [False] * 6
     wait(game, 0.01)  # one of the two is carried out
     game.env.reset(options={"state": [100, 60, 350, 60, 1.5], "order": "exact"})
@@ -283,6 +330,47 @@ def test_the_trail_is_short_so_that_a_long_episode_hides_nothing(game, window):
     game.draw(window.screen)
     is_orange = [color_at(window, point) == drawing.ORANGE for point in game.trail]
     assert not any(is_orange[:100 - TRAIL]) and all(is_orange[102 - TRAIL:95])
+
+
+def test_a_single_plan_is_the_chosen_one_from_its_first_step(game, window, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(windows, "picture", lambda *given: given[-1](None, 1))
+    monkeypatch.setattr(watch, "fan", lambda pg, canvas, unit, plans, chosen, upcoming: (
+        drawn.append((len(plans), chosen))))
+    for game.candidates in (1, 2):
+        game.replan()
+        game.denoise()
+        game.draw(window.screen)
+    assert drawn == [(1, 0), (2, None)]
+
+
+def test_the_panel_says_what_there_is_to_say(game, window, monkeypatch):
+    said = []
+    monkeypatch.setattr(windows, "panel", lambda pg, screen, *texts: said.append(texts))
+    monkeypatch.setattr(windows, "overlay", lambda pg, screen, *rows: said.append(rows))
+
+    def panel():
+        game.draw(window.screen)
+        first, word, second, keys = said[-1]
+        assert keys == watch.KEYS
+        return first, word, second
+
+    game.decisions = []
+    assert game.summary() == "0 steps on the clock, 0 dropped; median – a decision"
+    many = "plans, the best one chosen by the simulator"
+    assert panel() == ("coverage   0%    step 0    seed 7", "",
+                       f"ancestral    16 {many}        10 Hz")
+    game.decisions = [90.0, 80.0, 7.0, 20.0, 30.0, 6.0, 5.0]
+    assert game.summary() == "0 steps on the clock, 0 dropped; median 20 ms a decision"
+    game.candidates, game.paused, game.coverage = 2, True, 0.5
+    assert panel() == ("coverage  50%    step 0    seed 7", "paused",
+                       f"ancestral    2 {many}    7 ms a decision    10 Hz")
+    game.candidates, game.grip = 1, ("drag", 0)
+    assert panel()[1:] == ("you hold the T",
+                           "ancestral    a single plan    7 ms a decision    10 Hz")
+    game.ended, game.help = (0.0, "out of steps"), True
+    game.draw(window.screen)
+    assert said[-2][1] == "out of steps" and said[-1] == (watch.HELP, watch.COLOURS)
 
 
 def test_no_text_is_cut_off(game, window, monkeypatch):
@@ -357,15 +445,18 @@ def test_key_s_goes_from_the_chosen_sampler_through_all_others(arguments, first,
     assert list(game.policies)[0] == first
     assert set(game.policies) == {first, *names} and len(game.policies) == len({first, *names})
     assert all(policy.action_horizon == 3 for policy in game.policies.values())
+    assert game.policies["ddim 4"].sampler.keywords == {"steps": 4}
 
 
 def test_the_command_hands_its_options_on(monkeypatch):
-    game = watched("--seed 12 --candidates 1 --max-steps 5 --seeding modern --noise-seed 4",
-                   monkeypatch)
-    assert np.array_equal(game.env.state, PushTEnv(seeding="modern").reset(seed=12)[0])
-    assert (game.seed, game.candidates, game.max_steps, game.noise_seed) == (12, 1, 5, 4)
-    game.press("c")
-    assert game.candidates == watch.CANDIDATES
+    for count, then in ((1, [watch.CANDIDATES, 1]), (2, [1, 2])):
+        game = watched(f"--seed 12 --candidates {count} --max-steps 5 --seeding modern "
+                       "--noise-seed 4", monkeypatch)
+        assert np.array_equal(game.env.state, PushTEnv(seeding="modern").reset(seed=12)[0])
+        assert (game.seed, game.candidates, game.max_steps, game.noise_seed) == (12, count, 5, 4)
+        for candidates in then:
+            game.press("c")
+            assert game.candidates == candidates
 
 
 @pytest.mark.parametrize("arguments, code, said", [

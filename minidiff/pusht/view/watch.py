@@ -43,11 +43,11 @@ class Watch:
     pictures before it delays the world.
     """
 
-    def __init__(self, policies, seed=5000, noise_seed=0, max_steps=300, seeding="legacy",
-                 candidates=CANDIDATES, now=time.monotonic):
+    def __init__(self, policies, seed, noise_seed, max_steps, seeding, candidates,
+                 now=time.monotonic):
         self.policies = policies
         self.name = next(iter(policies))
-        self.env = PushTEnv(seeding=seeding, max_steps=max_steps)
+        self.env = PushTEnv(seeding=seeding)
         self.scratch = PushTEnv()
         self.noise_seed, self.max_steps = noise_seed, max_steps
         self.candidates = candidates
