@@ -16,6 +16,11 @@ Ctrl-C ends it with the figures of the episodes that are over, marked as incompl
 
 To watch a policy, film it, or compare two of --json: python -m minidiff.pusht
 """
+import signal
+
+if __name__ == "__main__":  # until there is work to save, Ctrl-C ends the program at once
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from minidiff import checkpoint, stopping  # minidiff first: it decides BLAS's threads
 from minidiff.beyond import options
 from minidiff.policy import find

@@ -8,6 +8,11 @@
 Each run has a folder: config.json, checkpoint.npz (all that --resume needs), policy.npz (all that
 eval.py needs: the averaged weights), scores.json, loss.png and rollouts.png.
 """
+import signal
+
+if __name__ == "__main__":  # until there is work to save, Ctrl-C ends the program at once
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import minidiff  # first: it decides how many threads NumPy's BLAS takes  # noqa: F401
 from minidiff import checkpoint, demos, folders, policy, stopping
 from minidiff.beyond import OBJECTIVES, bind, config_of, formats, options

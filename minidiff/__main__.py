@@ -4,6 +4,11 @@ The data are numbers from two modes. They are noised step by step (eq. 1-5); a s
 trained to predict the noise (eq. 11, 12); the reverse chain samples (eq. 6, 7, 14); and the
 variational bound (eq. 8-10) is compared with the entropy of the data, which no model can beat.
 """
+import signal
+
+if __name__ == "__main__":  # until there is work to save, Ctrl-C ends the program at once
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import sys
 
 import numpy as np

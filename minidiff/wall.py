@@ -5,8 +5,16 @@
 All that the method is told of a task is a Task; what trains, plans and keeps is the same as for
 PushT. To make your own, replace what is here: demonstrations, features, frame, world.
 """
+import signal
+
+if __name__ == "__main__":  # until there is work to save, Ctrl-C ends the program at once
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import sys
+
 import numpy as np
 
+from . import stopping
 from .demos import Task, check
 from .policy import from_trainer, run_episode
 from .progress import Progress
@@ -69,14 +77,17 @@ def main(episodes=100):
     trainer = Trainer(CONFIG, TASK, demonstrations(300, np.random.default_rng(0)))
     progress = Progress("training", CONFIG.steps)
     for loss in trainer:
+        stopping.safe_point()
         progress.show(trainer.n, f"loss {loss:.4f}")
     policy = from_trainer(trainer, action_horizon=8)
     solved = 0
     for seed in range(episodes):
+        stopping.safe_point()
         *_, (_, reward, _) = run_episode(policy, World(), np.random.default_rng([1, seed]), seed)
         solved += reward == 1
     print(f"got past the wall in {solved} of {episodes} episodes")
 
 
 if __name__ == "__main__":
-    main()
+    stopping.listen()
+    sys.exit(stopping.run("minidiff.wall", main))

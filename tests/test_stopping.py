@@ -77,6 +77,17 @@ def test_ctrl_c_reaches_a_job_in_the_background_of_a_shell():
     assert result.stdout == "True\n"
 
 
+@pytest.mark.parametrize("arguments", [
+    "train.py", "eval.py", "-m minidiff", "-m minidiff.pusht compare a b", "-m minidiff.wall"])
+def test_ctrl_c_while_a_command_is_loaded_ends_it_quietly(arguments, tmp_path):
+    """There is a NumPy that asks for it when it is imported."""
+    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+                                       "raise ImportError('not reached')\n")
+    result = subprocess.run([sys.executable, *arguments.split()], cwd=ROOT, capture_output=True,
+                            env=os.environ | {"PYTHONPATH": str(tmp_path)}, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, b"", b"")
+
+
 # ---- sentences -----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("error, said", [

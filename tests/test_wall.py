@@ -1,5 +1,5 @@
 """The second task, which shares nothing with PushT: its world, and what is learned of it."""
-from minidiff import demos, wall
+from minidiff import demos, stopping, wall
 from minidiff.beyond import OBJECTIVES, bind
 from minidiff.policy import from_trainer
 from minidiff.training import Trainer
@@ -181,3 +181,12 @@ def test_the_file_runs_from_end_to_end_and_says_what_came_of_it(capsys, monkeypa
     said = capsys.readouterr().out
     assert said.startswith("got past the wall in ") and said.endswith(" of 10 episodes\n")
     assert int(said.split()[5]) >= 8
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["in training", "between episodes"])
+def test_after_a_signal_it_stops_at_the_next_safe_point(before, monkeypatch, capsys):
+    asked = iter([False] * before + [True])
+    monkeypatch.setattr(wall, "CONFIG", dataclasses.replace(wall.CONFIG, steps=1))
+    monkeypatch.setattr(stopping, "asked", lambda: next(asked))
+    assert stopping.run("minidiff.wall", wall.main) == 1
+    assert capsys.readouterr().err.endswith("\nstopped\n")

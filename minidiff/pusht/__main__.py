@@ -1,4 +1,9 @@
 """The commands of PushT, besides train.py and eval.py."""
+import signal
+
+if __name__ == "__main__":  # until there is work to save, Ctrl-C ends the program at once
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import importlib
 import sys
 
@@ -22,8 +27,11 @@ def overview():
     return "\n".join(lines)
 
 
-def main(arguments):
-    """Run a command with its arguments, a list of strings -> exit status."""
+def main(arguments, begin=lambda: None):
+    """Run a command with its arguments, a list of strings -> exit status.
+
+    begin is called when the command is loaded, before its work.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
         return 0
@@ -34,9 +42,9 @@ def main(arguments):
         return 2
     module, _ = COMMANDS[name]
     command = importlib.import_module(f"{__package__}.{module}")
+    begin()
     return stopping.run(f"minidiff.pusht {name}", command.main, rest)
 
 
 if __name__ == "__main__":
-    stopping.listen()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], stopping.listen))

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from minidiff import stopping  # noqa: E402
 from minidiff.diffusion import (  # noqa: E402
     ancestral_sampling,
     cosine_schedule,
@@ -245,6 +246,7 @@ def race(name, ours, theirs, batch, args, repeat=None):
     def clock(f):
         start = time.process_time()
         for _ in range(repeat):
+            stopping.safe_point()
             f(batch)
         return 1000 * (time.process_time() - start) / repeat
 
@@ -277,4 +279,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    stopping.listen()
+    sys.exit(stopping.run("against_torch", main))

@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs without an installation
+from minidiff import stopping  # noqa: E402
 from minidiff.pusht.env import PushTEnv  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -81,6 +82,7 @@ def main():
     apart, coverage_apart, moved = 0.0, 0.0, 0
     print("round  gym-pusht us/step  minidiff us/step  ratio   (medians)")
     for number in range(1, args.rounds + 1):
+        stopping.safe_point()
         start, targets = episode(rng, args.steps)
         states, coverages, their = run(theirs, {"reset_to_state": start}, targets)
         our_states, our_coverages, our = run(ours, {"state": start, "order": "legacy"}, targets)
@@ -103,4 +105,5 @@ def row(name, theirs, ours):
 
 
 if __name__ == "__main__":
-    main()
+    stopping.listen()
+    sys.exit(stopping.run("env_vs_gym_pusht", main))

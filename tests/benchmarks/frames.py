@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from minidiff import beyond, demos  # noqa: E402
+from minidiff import beyond, demos, stopping  # noqa: E402
 from minidiff.policy import from_trainer  # noqa: E402
 from minidiff.progress import Progress  # noqa: E402
 from minidiff.pusht import EXPERT_DEMOS, rollout, scores  # noqa: E402
@@ -55,6 +55,7 @@ def main(steps):
         trainer = Trainer(Config(steps=steps), task, data)
         progress = Progress(f"training ({name})", steps)
         for loss in trainer:
+            stopping.safe_point()
             progress.show(trainer.n, f"loss {loss:.5f}")
         seconds = trainer.cpu_seconds()
         policy = from_trainer(trainer, beyond.bind("ddim", steps=4))
@@ -67,4 +68,5 @@ def main(steps):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    stopping.listen()
+    sys.exit(stopping.run("frames", main, int(sys.argv[1])))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from minidiff import beyond, demos, wall  # noqa: E402
+from minidiff import beyond, demos, stopping, wall  # noqa: E402
 from minidiff.beyond import baselines, guidance  # noqa: E402
 from minidiff.diffusion import SCHEDULES, ancestral_sampling, l_simple, q_sample  # noqa: E402
 from minidiff.policy import from_trainer  # noqa: E402
@@ -46,6 +46,7 @@ def trained(config, task, data, loss, sampler):
     trainer = Trainer(config, task, data, loss)
     progress = Progress("training", config.steps)
     for mean_loss in trainer:
+        stopping.safe_point()
         progress.show(trainer.n, f"loss {mean_loss:.5f}")
     return from_trainer(trainer, sampler)
 
@@ -198,9 +199,5 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"gallery: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped; each picture is whole, a new one or the old one")
+    stopping.listen()
+    sys.exit(stopping.run("gallery", main, sys.argv[1:]))

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from minidiff import demos  # noqa: E402
+from minidiff import demos, stopping  # noqa: E402
 from minidiff.pusht import EXPERT_DEMOS  # noqa: E402
 from minidiff.pusht.env import PushTEnv  # noqa: E402
 
@@ -49,6 +49,7 @@ def main(path):
     rows = np.r_[0, shipped["episode_ends"]]
     states, actions, ends, before = [], [], [], 0
     for e in np.flatnonzero(np.isnan(shipped["start"]).any(1)):  # those that start from their seed
+        stopping.safe_point()
         part = slice(rows[e], rows[e + 1])
         seen, taken = paused(shipped["seed"][e], shipped["action"][part], shipped["noise"][part],
                              rng)
@@ -62,4 +63,5 @@ def main(path):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    stopping.listen()
+    sys.exit(stopping.run("pauses", main, sys.argv[1]))
