@@ -1,21 +1,24 @@
 """train.py and eval.py in process: what they hand on, say and leave behind."""
 from minidiff import checkpoint, policy, stopping
+from minidiff.beyond import SAMPLERS, formats
 from minidiff.pusht import SHIPPED_POLICY, scores, setting
 from minidiff.pusht.rollout import Unfinished
 from minidiff.pusht.scores import Episode
-from minidiff.training import Trainer
+from minidiff.training import Config, Trainer
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import os
 import re
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, play
 
 PLAYED = [Episode(5000, 1.0, True, 80, 0.96, 3.0, 40.0),
           Episode(5001, 0.5, False, 300, 0.2, 3.0, 50.0)]
@@ -133,14 +136,14 @@ def test_the_time_of_a_plan_is_the_median_of_five(script, monkeypatch):
 
 # ---- train.py ------------------------------------------------------------------------------------
 
-SMALL = "--width 8 --blocks 1 --T 6 --batch 16 --steps 4 --save-every 3 --demos".split()
+SMALL = "--width 8 --blocks 1 --T 6 --batch 16 --steps 4 --save-every 3".split()
 
 
 @pytest.fixture
 def trained(script, monkeypatch, demos_file):
-    """trained(*arguments): what train.py has asked of its task, and when it saved."""
+    """trained(*arguments): what train.py has asked of its task, when it saved, its progress."""
     def run(*arguments, score=lambda name: {"n": 0, "name": name}):
-        calls, saves = [], []
+        calls, saves, progress = [], [], []
         save = policy.save
 
         def note(path, trainer, *given, **more):
@@ -151,21 +154,24 @@ def trained(script, monkeypatch, demos_file):
         monkeypatch.setattr(Trainer, "cpu_seconds", lambda trainer: 2.0)
         monkeypatch.setattr(setting, "score", lambda policy, name, episodes: (
             calls.append((name, policy.sampler, episodes)), score(name))[1])
-        monkeypatch.setattr(setting, "draw_loss", lambda path, trainer: calls.append(path.name))
+        monkeypatch.setattr(setting, "DEMOS", demos_file)
+        monkeypatch.setattr(setting, "draw_loss", lambda path, trainer: (
+            calls.append((path.name, trainer.n))))
         monkeypatch.setattr(setting, "draw_episodes", lambda path, *given: (
             calls.append((path.name, *given))))
-        if "--resume" not in arguments:
-            arguments = (*SMALL, str(demos_file), *arguments)
+        module = script("train", *(SMALL if "--resume" not in arguments else []), *arguments)
+        monkeypatch.setattr(module, "Progress", lambda *given: SimpleNamespace(
+            show=lambda *shown: progress.append((given, shown))))
         try:
-            script("train", *arguments).main()
+            module.main()
         finally:
             monkeypatch.setattr(policy, "save", save)
-        return calls, saves
+        return calls, saves, progress
     return run
 
 
 def test_train_says_each_thing_that_it_does(trained, demos_file, capsys):
-    calls, saves = trained("--score-episodes", "2")
+    calls, saves, progress = trained("--score-episodes", "2", "--demos", str(demos_file))
     lines = capsys.readouterr().out.splitlines()
     run = "runs/pusht-mlp-0"
     arrays, meta = checkpoint.load(f"{run}/checkpoint.npz")
@@ -178,13 +184,14 @@ def test_train_says_each_thing_that_it_does(trained, demos_file, capsys):
         f"next: python eval.py {run} --episodes 500 --seed 300000    "
         "(eval.py --help lists faster samplers)"]
     assert saves == [("checkpoint.npz", 3), ("checkpoint.npz", 4), ("policy.npz", 4)]
+    assert progress[-1] == (("training", 4, 0), (4, f"loss {arrays['losses'].mean():.5f}"))
     assert meta["demos"] == [str(demos_file)]
     config = json.loads(open(f"{run}/config.json").read())
     assert config == {"demos": [str(demos_file)], **meta["config"]} and config["steps"] == 4
     assert json.loads(open(f"{run}/scores.json").read()) == {
         name: {"n": 0, "name": name} for name in ("ancestral", "ddim")}
     (slow, quick, loss, (film, before, after, shown)) = calls
-    assert (slow[::2], quick[::2], loss) == (("ancestral", 2), ("ddim", 2), "loss.png")
+    assert (slow[::2], quick[::2], loss) == (("ancestral", 2), ("ddim", 2), ("loss.png", 4))
     assert quick[1].keywords == {"steps": 4}
     assert (film, shown) == ("rollouts.png", 2)
     assert before.sampler.keywords == after.sampler.keywords == {"steps": 4}
@@ -194,11 +201,13 @@ def test_train_says_each_thing_that_it_does(trained, demos_file, capsys):
 
 
 def test_train_without_episodes_scores_and_films_nothing(trained, capsys):
-    calls, _ = trained("--score-episodes", "0", "--out", "mine")
-    assert calls == ["loss.png"] and "rollouts" not in capsys.readouterr().out
-    calls, _ = trained("--score-episodes", "9", "--out", "other", "--objective", "mse")
-    names = [call[0] for call in calls if len(call) == 3]
-    assert names == ["regression"] and calls[-1][-1] == 3  # episodes of the film, at most
+    calls, *_ = trained("--score-episodes", "0", "--out", "mine")
+    assert calls == [("loss.png", 4)] and "rollouts" not in capsys.readouterr().out
+
+
+def test_train_scores_regression_by_its_own_sampler_and_films_three_episodes(trained):
+    (name, sampler, _), _, (*_, shown) = trained("--score-episodes", "9", "--objective", "mse")[0]
+    assert (name, sampler, shown) == ("regression", SAMPLERS["regression"].function, 3)
 
 
 def test_train_goes_on_where_it_was_stopped(trained, monkeypatch, tmp_path):
@@ -216,8 +225,9 @@ def test_train_goes_on_where_it_was_stopped(trained, monkeypatch, tmp_path):
                                                    "python train.py --resume 'a run'$"):
             trained("--out", "a run", "--score-episodes", "0")
     assert sorted(os.listdir("a run")) == ["checkpoint.npz", "config.json"]
-    _, saves = trained("--resume", "a run", "--score-episodes", "0")
+    _, saves, progress = trained("--resume", "a run", "--score-episodes", "0")
     assert saves == [("checkpoint.npz", 4), ("policy.npz", 4)]
+    assert [given for given, _ in progress] == [("training", 4, 2)] * 2
     a, b = (checkpoint.load(f"{name}/checkpoint.npz")[0] for name in ("whole", "a run"))
     assert all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
 
@@ -239,12 +249,21 @@ def test_train_fails_where_its_score_is_incomplete(trained, monkeypatch):
         trained("--out", "a", score=incomplete)
     assert json.loads(open("a/scores.json").read()) == {"ancestral": incomplete("")}
 
+    def stop(name):
+        monkeypatch.setattr(stopping, "asked", lambda: True)
+        return incomplete(name)
+
+    with pytest.raises(stopping.Stopped, match="^incomplete, 3 of 9; the run itself is complete"):
+        trained("--out", "b", score=stop)
+
 
 def test_train_stops_in_words_where_it_diverges(trained):
     said = (r"^\ndiverged at step \d: .*; nothing was saved yet. Try a smaller learning rate: "
             "--lr 3e[+]29$")
-    with pytest.raises(SystemExit, match=said):
-        trained("--lr", "1e30", "--warmup", "1000", "--steps", "60", "--save-every", "60")
+    with np.errstate(all="warn"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(SystemExit, match=said):
+            trained("--lr", "1e30", "--warmup", "1000", "--steps", "60", "--save-every", "60")
     said = "; the last good checkpoint is kept in a/checkpoint.npz. Try"
     with pytest.raises(SystemExit, match=said):
         trained("--lr", "1e10", "--warmup", "1000", "--steps", "60", "--save-every", "1",
@@ -275,7 +294,39 @@ def test_train_refuses_what_it_cannot_do(arguments, error, said, script, capsys)
     assert re.search(said, capsys.readouterr().err or str(caught.value))
 
 
-@pytest.mark.parametrize("names", [None, "a.npz", [1]])
-def test_a_run_whose_demonstrations_have_no_names_is_damaged(names, script):
-    with pytest.raises(ValueError, match="^a: the names of its demonstrations are damaged$"):
-        script("train").resumed("a", {"demos": names})
+@pytest.mark.parametrize("change, said", [
+    ({"demos": None}, "^a: the names of its demonstrations are damaged$"),
+    ({"demos": "b.npz"}, "^a: the names of its demonstrations are damaged$"),
+    ({"demos": [1]}, "^a: the names of its demonstrations are damaged$"),
+    ({"config": 3}, "^a: "),
+    ({"demos": ["b.npz", "b.npz"]}, "^a, with b.npz, b.npz: not the demonstrations that"),
+    ({"demos": []}, "^a, with .*/demos.npz: not the demonstrations that")], ids=str)
+def test_train_does_not_resume_what_does_not_fit(change, said, trained, monkeypatch):
+    trained("--out", "a", "--score-episodes", "0")
+    arrays, meta = checkpoint.load("a/checkpoint.npz")
+    checkpoint.save("a/checkpoint.npz", arrays, meta | change)
+    np.savez("b.npz", **play(seed=1))
+    load = formats.load
+    monkeypatch.setattr(formats, "load", lambda file, task: load("b.npz", task))
+    with pytest.raises(ValueError, match=said):
+        trained("--resume", "a")
+
+
+# ---- the help of both ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, takes", [
+    ("train", ["--demos FILE [FILE ...]", "--out OUT", "--resume FOLDER"]),
+    ("eval", ["--episodes N", "--max-steps N", "--workers N", "--candidates K", "--budget-ms MS",
+              "--kick-block PX DEGREES", "--kick-agent PX", "--obs-noise PX",
+              "--action-latency STEPS", "--json FILE"])])
+def test_the_help_names_what_each_option_takes(name, takes, script, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    module = script(name, "--help")
+    with pytest.raises(SystemExit):
+        module.main()
+    said = capsys.readouterr().out
+    assert module.__doc__ in said and "--outputs" not in said
+    for option in takes:
+        assert re.search(rf"^  {re.escape(option)}(  |$)", said, re.M), option
+    for field in dataclasses.fields(Config) if name == "train" else []:
+        assert field.name == "outputs" or f"(default: {field.default})" in " ".join(said.split())
