@@ -62,8 +62,9 @@ def _lock(folder):
     except BlockingIOError:
         os.close(descriptor)
         raise Taken(busy) from None
-    except OSError:
-        pass  # some network drives cannot lock a folder
+    except OSError as error:  # as on some network drives
+        say(f"warning: {folder} cannot be locked ({error.strerror}): make sure that nothing else "
+            "writes into it")
     return descriptor
 
 

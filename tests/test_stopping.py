@@ -311,13 +311,15 @@ def test_a_killed_process_leaves_its_folder_free_and_empty(number, tmp_path):
         pass
 
 
-def test_a_drive_that_cannot_lock_is_used_all_the_same(tmp_path, monkeypatch):
+def test_a_drive_that_cannot_lock_is_used_with_a_warning(tmp_path, monkeypatch, capsys):
     def refuse(descriptor, how):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(folders.fcntl, "flock", refuse)
     with folders.hold(tmp_path / "run") as folder:
         assert folder.is_dir()
+    assert capsys.readouterr().out == (f"warning: {folder} cannot be locked (No locks available): "
+                                       "make sure that nothing else writes into it\n")
 
 
 def test_a_new_run_takes_the_first_folder_that_is_free(tmp_path, capsys):
