@@ -50,7 +50,7 @@ def test_a_recorded_episode_is_what_the_pointer_did_and_trains(window, tmp_path,
     wait(game, 1)
     assert not game.in_hand and len(game.actions) == 0, "the agent waits for the pointer"
     perform(game, shown)
-    assert game.ended[1] == "solved, and kept"
+    assert game.ended[1] == "solved, and kept" and game.coverage > 0.95
     data = demos.load(path, PUSHT)
     steps = game.clock.steps
     assert len(data.state) == len(data.action) == steps and data.episode_ends.tolist() == [steps]
@@ -65,6 +65,7 @@ def test_a_recorded_episode_is_what_the_pointer_did_and_trains(window, tmp_path,
 
 def test_time_stands_still_while_the_pointer_is_out_of_the_world(window, tmp_path):
     game = record.Record(tmp_path / "mine.npz", now=Time())
+    assert game.summary() == "nothing was kept"
     outside = at(pygame.MOUSEMOTION, [100, 520])
     for leave in (outside, pygame.event.Event(pygame.WINDOWLEAVE), key("h")):
         game.handle(at(pygame.MOUSEMOTION, game.states[-1][:2]))
@@ -72,10 +73,42 @@ def test_time_stands_still_while_the_pointer_is_out_of_the_world(window, tmp_pat
         steps = len(game.actions)
         game.handle(leave)
         wait(game, 1)
-        assert steps > 0 and len(game.actions) == steps and game.clock.dropped == 0
+        assert steps % 2 == 0 < steps == len(game.actions) and game.clock.dropped == 0
         if leave.type == pygame.KEYDOWN:
             game.handle(at(pygame.MOUSEMOTION, game.states[-1][:2]))
             assert not game.in_hand, "the help hides the world"
+
+
+def test_the_world_ends_with_the_last_pixel_of_its_picture(window, tmp_path):
+    game = record.Record(tmp_path / "mine.npz")
+    last = windows.VIEW - 1
+    for pixel in ((0, 0), (last, last)):
+        game.point(*pixel)
+        assert game.pointer == (pixel[0] / windows.UNIT, pixel[1] / windows.UNIT)
+    for pixel in ((-1, 5), (5, -1), (last + 1, 5), (5, last + 1)):
+        game.point(*pixel)
+        assert game.pointer is None
+
+
+def test_whatever_changes_the_picture_asks_for_a_new_one(window, tmp_path):
+    game = record.Record(tmp_path / "mine.npz", now=Time())
+    game.point(100, 100)
+    for act in (game.step, lambda: game.start(1)):
+        game.fresh = False
+        act()
+        assert game.fresh
+
+
+def test_a_ring_shows_the_agent_that_waits_to_be_taken(window, tmp_path):
+    game = record.Record(tmp_path / "mine.npz")
+    game.states = [np.array([100, 100, 350, 60, 1.5])]
+    ringed = []
+    for game.in_hand, game.ended in ((False, None), (True, None), (False, (0.0, "kept"))):
+        game.pointer = (300, 300)
+        game.draw(window.screen)
+        ring = 100 + (record.GRASP - 0.5) * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
+        ringed.append([sum(color_at(window, point)) < 600 for point in ring])
+    assert ringed == [[True] * 4, [False] * 4, [False] * 4]
 
 
 def test_enter_keeps_and_x_discards_and_the_file_goes_on(window, tmp_path):
@@ -87,7 +120,11 @@ def test_enter_keeps_and_x_discards_and_the_file_goes_on(window, tmp_path):
         wait(game, 0.3)
         for name in names:
             game.handle(key(name))
-        wait(game, record.AFTERGLOW + 0.1 if game.ended else 0)
+        if game.ended:
+            assert game.ended[1] == "kept"
+            wait(game, record.AFTERGLOW - 0.1)
+            assert game.ended, "there is time to think better of it"
+            wait(game, 0.2)
 
     push("x")
     assert not path.exists() and game.seed == 9001
@@ -99,6 +136,7 @@ def test_enter_keeps_and_x_discards_and_the_file_goes_on(window, tmp_path):
     push("x")
     game.handle(key("return"))  # nothing was done yet
     assert record.read(path)["seed"].tolist() == [9002, 9003]
+    assert game.summary().startswith("2 episodes, ")
     again = record.Record(path, now=Time())
     assert again.seed == 9004 and again.episodes == 2
     before = record.read(path)
@@ -117,6 +155,23 @@ def test_the_trail_is_short_so_that_a_long_episode_hides_nothing(window, tmp_pat
     game.draw(window.screen)
     is_orange = [color_at(window, point) == drawing.ORANGE for point in trail]
     assert not any(is_orange[:100 - TRAIL]) and all(is_orange[102 - TRAIL:95])
+
+
+def test_the_panel_says_what_there_is_to_do(window, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(windows, "panel", lambda pg, screen, *texts: said.append(texts))
+    monkeypatch.setattr(windows, "overlay", lambda pg, screen, *rows: said.append(rows))
+    game = record.Record(tmp_path / "mine.npz")
+    for game.in_hand, game.ended in ((False, None), (True, None), (False, (0.0, "kept"))):
+        game.pointer = (300, 300)
+        game.draw(window.screen)
+    first = "coverage   0%    step 0    0 episodes in mine.npz"
+    assert said == [(first, "waiting for you", record.WAITING, record.KEYS),
+                    (first, "recording", record.RECORDING, record.KEYS),
+                    (first, "kept", record.KEPT, record.KEYS)]
+    game.help = True
+    game.draw(window.screen)
+    assert said[-1] == (record.HELP, record.COLOURS)
 
 
 def test_no_text_is_cut_off(window, tmp_path, monkeypatch):
@@ -156,18 +211,28 @@ def test_a_damaged_or_foreign_file_is_refused_and_left_as_it_is(window, tmp_path
     assert path.read_bytes() == content and os.listdir(tmp_path) == ["mine.npz"]
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, 2**63 - 1])
-def test_a_file_with_a_seed_that_is_none_is_refused(tmp_path, seed):
-    arrays = {"state": np.ones((2, 5)), "action": np.ones((2, 2)), "episode_ends": [2]}
-    np.savez(tmp_path / "mine.npz", **arrays, seed=[seed])
-    with pytest.raises(ValueError, match="were not recorded here"):
-        record.read(tmp_path / "mine.npz")
+@pytest.mark.parametrize("change, said", [
+    ({"seed": [-1]}, "were not recorded here"), ({"seed": [2**32]}, "were not recorded here"),
+    ({"seed": [2**63 - 1]}, "were not recorded here"), ({"seed": [1.5]}, "were not recorded here"),
+    ({"seed": [1, 2]}, "were not recorded here"), ({"more": 1}, "were not recorded here"),
+    ({"seed": None}, "were not recorded here"),  # there is none
+    ({"state": np.full((2, 5), np.nan)}, "array 'state' is not finite")], ids=str)
+def test_a_file_that_record_cannot_have_written_is_refused(tmp_path, change, said):
+    path = tmp_path / "mine.npz"
+    arrays = {"state": np.ones((2, 5)), "action": np.ones((2, 2)), "episode_ends": [2], "seed": [1]}
+    arrays |= change
+    np.savez(path, **{name: rows for name, rows in arrays.items() if rows is not None})
+    with pytest.raises(ValueError, match=f"^{path}: .*{said}"):
+        record.read(path)
 
 
 def test_after_the_last_seed_comes_the_first(tmp_path):
-    record.append(tmp_path / "mine.npz", np.ones((2, 5)), np.ones((2, 2)), 2**32 - 1)
-    game = record.Record(tmp_path / "mine.npz")
+    path = tmp_path / "mine.npz"
+    record.append(path, np.ones((2, 5)), np.ones((2, 2)), 2**32 - 1)
+    game = record.Record(path)
     assert game.seed == 0 and game.episodes == 1
+    record.append(path, np.ones((2, 5)), np.ones((2, 2)), 0)
+    assert record.read(path)["seed"].tolist() == [2**32 - 1, 0]
 
 
 RECORD_UNTIL_KILLED = """

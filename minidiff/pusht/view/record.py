@@ -164,10 +164,12 @@ def read(path):
     arrays = demos.read(path, tuple(EMPTY))
     data = demos.check(arrays, PUSHT, path)
     _, names = read_npz(path, ())  # others would be lost when an episode is added
-    seeds = arrays.get("seed", np.zeros(0))
-    whole = seeds.shape == data.episode_ends.shape and seeds.dtype.kind in "iu"
-    whole = whole and seeds.min() >= 0 and seeds.max() < options.SEEDS
-    if set(names) != set(EMPTY) or not whole:
+    whole = set(names) == set(EMPTY)
+    if whole:
+        seeds = arrays["seed"]
+        whole = seeds.shape == data.episode_ends.shape and seeds.dtype.kind in "iu"
+        whole = whole and seeds.min() >= 0 and seeds.max() < options.SEEDS
+    if not whole:
         raise ValueError(f"{path}: these demonstrations were not recorded here; choose another "
                          "file, and train.py --demos takes both")
     arrays = data._asdict() | {"seed": seeds}
