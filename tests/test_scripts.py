@@ -2,8 +2,11 @@
 from minidiff import checkpoint, policy, stopping
 from minidiff.beyond import SAMPLERS, formats
 from minidiff.pusht import SHIPPED_POLICY, scores, setting
+from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.features import PUSHT
 from minidiff.pusht.rollout import Unfinished
 from minidiff.pusht.scores import Episode
+from minidiff.pusht.study.disturbances import DisturbedEnv
 from minidiff.training import Config, Trainer
 
 import contextlib
@@ -46,7 +49,8 @@ def evaluated(script, monkeypatch):
         module = script("eval", *arguments.split())
 
         def evaluate(*given, **more):
-            calls.append(SimpleNamespace(**more, executor=given[2], seeds=given[1]))
+            names = "policy", "seeds", "executor", "noise_seed"
+            calls.append(SimpleNamespace(**more, **dict(zip(names, given))))
             given[-1](len(given[1]))
             if isinstance(outcome, Exception):
                 raise outcome
@@ -54,7 +58,7 @@ def evaluated(script, monkeypatch):
 
         monkeypatch.setattr(module, "evaluate", evaluate)
         monkeypatch.setattr(module, "Workers", contextlib.nullcontext)
-        monkeypatch.setattr(module, "plan_ms", lambda policy: 7.4)
+        monkeypatch.setattr(module, "plan_ms", lambda policy: 7.4 * (policy.task is PUSHT))
         module.main()
         return calls[0]
     return run
@@ -96,6 +100,19 @@ def test_eval_starts_as_many_workers_as_there_are_chunks(arguments, workers, eva
     assert f"episodes {len(call.seeds)}/{len(call.seeds)} " in capsys.readouterr().err
 
 
+def test_eval_hands_its_options_on(evaluated, capsys):
+    world = f"{SHIPPED_POLICY} --max-steps 9 --seeding modern "
+    call = evaluated(world + "--noise-seed 4 --candidates 2")
+    env, decide = call.make_env(), call.decide
+    assert (type(env), env.max_steps, env.seeding, call.noise_seed) == (PushTEnv, 9, "modern", 4)
+    assert (decide.policy, decide.candidates, decide.budget_ms) == (call.policy, 2, None)
+    call = evaluated(world + "--action-latency 3 --budget-ms 5")
+    env = call.make_env()
+    assert (type(env), env.max_steps, env.seeding) == (DisturbedEnv, 9, "modern")
+    assert (env.action_latency, call.decide.budget_ms) == (3, 5)
+    assert capsys.readouterr().out.startswith(f"{SHIPPED_POLICY}: mlp, ")
+
+
 def test_eval_writes_what_is_over_and_fails_if_it_ends_early(evaluated, capsys):
     with pytest.raises(RuntimeError, match="^incomplete, stopped: 2 of 9. Success ends an episode "
                                            "early, so there are too many successes among them$"):
@@ -120,11 +137,41 @@ def test_eval_takes_the_place_of_its_own_files_alone(evaluated, tmp_path):
     assert path.read_text() == "mine" and "plan_ms" in written
 
 
+@pytest.mark.parametrize("arguments, said", [
+    ("--episodes 0", "argument --episodes: must be from 1 to 1000000, not 0"),
+    ("--obs-noise nan", "argument --obs-noise: must be from 0 to 512, not nan"),
+    ("--kick-block 50 -1", "argument --kick-block: must be from 0 to 512, not -1"),
+    ("--kick-agent -1", "argument --kick-agent: must be from 0 to 512, not -1"),
+    ("--action-latency 101", "argument --action-latency: must be from 0 to 100, not 101"),
+    ("--max-steps 0", "argument --max-steps: must be from 1 to 1000000, not 0"),
+    ("--seed -1", "argument --seed: must be from 0 to 4294967295, not -1"),
+    ("--seeding new", "argument --seeding: invalid choice: 'new'"),
+    ("--guidance inf", "argument --guidance: must be from -100 to 100, not inf"),
+    ("--candidates 100000", "argument --candidates: must be from 1 to 10000, not 100000"),
+    ("--budget-ms -1", "argument --budget-ms: must be from 0 to 1000000, not -1"),
+    ("--workers 70000", "argument --workers: must be from 1 to 1000, not 70000"),
+    ("--candidates 4 --budget-ms 10", "--budget-ms: not allowed with argument --candidates")])
+def test_eval_refuses_what_it_cannot_do(arguments, said, script, capsys):
+    with pytest.raises(SystemExit):
+        script("eval", *arguments.split()).main()
+    assert said in capsys.readouterr().err
+
+
+def test_eval_takes_the_least_of_everything(script):
+    least = "--episodes 1 --max-steps 1 --workers 1 --kick-agent 0 --action-latency 0".split()
+    args = script("eval", *least, "--candidates", "1").parse_arguments()
+    assert (args.episodes, args.max_steps, args.workers, args.candidates) == (1, 1, 1, 1)
+    args = script("eval", *least, "--budget-ms", "0", "--seeding", "modern").parse_arguments()
+    assert (args.budget_ms, args.seeding) == (0, "modern")
+    assert (args.kick_block, args.obs_noise, args.json) == ((0, 0), 0, None)
+
+
 def test_the_time_of_a_plan_is_the_median_of_five(script, monkeypatch):
     clock, observed = 0.0, []
 
     def plan(obs, rng):
         nonlocal clock
+        assert isinstance(rng, np.random.Generator)
         clock += (1, 2, 9, 3, 4)[len(observed)] / 1000
         observed.append(obs)
 
@@ -205,7 +252,7 @@ def test_train_without_episodes_scores_and_films_nothing(trained, capsys):
     assert calls == [("loss.png", 4)] and "rollouts" not in capsys.readouterr().out
 
 
-def test_train_scores_regression_by_its_own_sampler_and_films_three_episodes(trained):
+def test_train_scores_regression_by_its_own_sampler_and_films_three(trained):
     (name, sampler, _), _, (*_, shown) = trained("--score-episodes", "9", "--objective", "mse")[0]
     assert (name, sampler, shown) == ("regression", SAMPLERS["regression"].function, 3)
 
