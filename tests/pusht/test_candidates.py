@@ -158,14 +158,14 @@ def test_kicks_are_as_large_as_asked_and_go_every_way():
     """The agent's has a direction of its own; velocities stay."""
     state = [120, 380, 256, 256, 3, 7, -9]
     moves = np.array([kicked(seed, state, kick_block=(30, 20), kick_agent=50)
-                      for seed in range(300)])
+                      for seed in range(600)])
     agent, block = moves[:, 0] + 1j * moves[:, 1], moves[:, 2] + 1j * moves[:, 3]
     assert np.abs(agent) == pytest.approx(50) and np.abs(block) == pytest.approx(30)
     assert np.abs(moves[:, 4]) == pytest.approx(np.radians(20))
     assert np.abs(moves[:, 5:]).max() < 1e-9
     for ways in (agent / 50, block / 30, agent * block / 1500):
-        laws.assert_close(np.array([ways.mean().real, ways.mean().imag]), 0, 1 / np.sqrt(2 * 300))
-    laws.assert_close(np.sign(moves[:, 4]).mean(), 0, 1 / np.sqrt(300))
+        laws.assert_close(np.array([ways.mean().real, ways.mean().imag]), 0, 1 / np.sqrt(2 * 600))
+    laws.assert_close(np.sign(moves[:, 4]).mean(), 0, 1 / np.sqrt(600))
 
 
 def test_what_is_kicked_stays_between_the_walls():
@@ -239,5 +239,7 @@ def test_observation_noise_does_not_change_the_world():
         noise.append(env.step((100, 100))[0] - clear.step((100, 100))[0])
     np.testing.assert_array_equal(env.state, clear.state)
     assert np.abs(np.corrcoef(np.transpose(noise)) - np.eye(5)).max() < 6 / np.sqrt(601)
+    env.chance = SimpleNamespace(standard_normal=np.ones)
     expected = np.array([3, 3, 3, 3, 0.05])
+    np.testing.assert_allclose(env.observed(np.zeros(5)), expected)
     laws.assert_close(np.std(noise, axis=0), expected, expected / np.sqrt(2 * 601))
