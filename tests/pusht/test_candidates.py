@@ -145,9 +145,8 @@ def test_without_a_disturbance_nothing_changes():
     np.testing.assert_array_equal(*paths)
 
 
-def kicked(seed, state, **options):
+def kicked(env, seed, state):
     """How the motion (7,) of a world in that state changes when it is kicked."""
-    env = DisturbedEnv(**options)
     env.reset(seed=seed, options={"state": state, "order": "exact"})
     before = np.array(env.motion)
     env.kick()
@@ -157,8 +156,8 @@ def kicked(seed, state, **options):
 def test_kicks_are_as_large_as_asked_and_go_every_way():
     """The agent's has a direction of its own; velocities stay."""
     state = [120, 380, 256, 256, 3, 7, -9]
-    moves = np.array([kicked(seed, state, kick_block=(30, 20), kick_agent=50)
-                      for seed in range(600)])
+    env = DisturbedEnv(kick_block=(30, 20), kick_agent=50)
+    moves = np.array([kicked(env, seed, state) for seed in range(600)])
     agent, block = moves[:, 0] + 1j * moves[:, 1], moves[:, 2] + 1j * moves[:, 3]
     assert np.abs(agent) == pytest.approx(50) and np.abs(block) == pytest.approx(30)
     assert np.abs(moves[:, 4]) == pytest.approx(np.radians(20))
@@ -170,7 +169,8 @@ def test_kicks_are_as_large_as_asked_and_go_every_way():
 
 def test_what_is_kicked_stays_between_the_walls():
     state = np.array([30, 480, 100, 400, 0.3, 0, 0])
-    ends = state + [kicked(seed, state, kick_block=(500, 0), kick_agent=500) for seed in range(60)]
+    env = DisturbedEnv(kick_block=(500, 0), kick_agent=500)
+    ends = state + [kicked(env, seed, state) for seed in range(60)]
     assert ends[:, :2].min(0).tolist() == [20, 20] and ends[:, :2].max(0).tolist() == [492, 492]
     assert ends[:, 2:4].min(0) == pytest.approx([80, 80])
     assert ends[:, 2:4].max(0) == pytest.approx([432, 432])
