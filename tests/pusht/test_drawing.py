@@ -45,8 +45,7 @@ states = st.tuples(*[coordinate] * 4, st.floats(-7, 7)).map(np.array)
 
 # ---- frames --------------------------------------------------------------------------------------
 
-@pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(states)
 def test_every_pixel_of_block_goal_and_agent_is_where_the_state_says(state):
     pixels = drawing.frame(state)
@@ -160,6 +159,22 @@ def test_save_png_refuses_other_arrays_and_makes_missing_folders(tmp_path):
             drawing.save_png(tmp_path / "a.png", array)
     drawing.save_png(tmp_path / "new" / "a.png", np.zeros((4, 4, 3), np.uint8))
     assert os.listdir(tmp_path / "new") == ["a.png"]
+
+
+@pytest.mark.parametrize("suffix", ["webp", "gif", "png"])
+def test_an_animation_shows_its_frames_at_their_pace_for_ever(suffix, tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    frames = [np.full((8, 8, 3), grey, np.uint8) for grey in (0, 100, 200)]
+    for options, duration in (({}, 100), ({"fps": 4}, 250)):
+        drawing.save_animation(tmp_path / f"a.{suffix}", frames, **options)
+        picture = Image.open(tmp_path / f"a.{suffix}")
+        assert picture.n_frames == 3 and picture.info["loop"] == 0
+        for k, frame in enumerate(frames):
+            picture.seek(k)
+            picture.load()
+            assert picture.info["duration"] == duration
+            assert np.allclose(picture.convert("RGB"), frame, atol=9)
+    assert os.listdir(tmp_path) == [f"a.{suffix}"]
 
 
 # ---- film strips ---------------------------------------------------------------------------------
