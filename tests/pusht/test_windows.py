@@ -102,15 +102,28 @@ def test_a_line_that_is_too_long_gets_smaller(window):
     assert long.get_width() <= 600 < full.get_width() and 600 < never.get_width()
 
 
-def test_the_panel_has_a_word_at_the_right_and_three_lines(window):
-    windows.panel(pygame, window.screen, "first", "word", "second", "keys")
-    pixels = pygame.surfarray.array3d(window.screen).swapaxes(0, 1)[VIEW:]
-    red, grey = is_color(pixels, drawing.VERMILLION), is_color(pixels, drawing.GREY)
-    ink = is_color(pixels, drawing.INK)
-    assert red[:40, VIEW // 2:].any() and not red[:, :VIEW // 2].any() and not red[40:].any()
-    assert ink[:40, :VIEW // 2].any() and not ink[:, VIEW // 2:].any()
-    rows = np.flatnonzero(grey.any(1))
-    assert (rows > 40).all() and is_blank(pixels[66:70]) and grey[40:66].any() and grey[70:].any()
+@pytest.mark.parametrize("first", ["first", "first " * 15])
+def test_the_panel_has_a_word_at_the_right_and_three_lines(first, window):
+    window.screen.fill(drawing.GREEN)
+    windows.panel(pygame, window.screen, first, "word", "second " * 20, "keys")
+    pixels = pygame.surfarray.array3d(window.screen).swapaxes(0, 1)
+    assert is_color(pixels[:VIEW], drawing.GREEN).all(), "the world is left as it is"
+    panel = pixels[VIEW:]
+    (top, left), (bottom, right) = spans(is_color(panel, drawing.VERMILLION))
+    assert 10 <= top < bottom < 40 and VIEW - 26 < right < VIEW - 14
+    text = ~is_color(panel, drawing.PAPER)
+    (top, start), (bottom, end) = spans(text[:40, :left - 3])
+    assert 10 <= top < bottom < 40 and 14 < start < 26 and end < left - 14
+    for lines in (text[40:66], text[70:]):
+        (_, start), (_, end) = spans(lines)
+        assert 14 < start < 26 and end < VIEW - 14
+    assert is_blank(panel[66:70]) and is_blank(panel[-8:])
+
+
+def spans(pixels):
+    """The first row and column of what is True, and the last ones."""
+    places = np.argwhere(pixels)
+    return places.min(0), places.max(0)
 
 
 def test_an_overlay_stands_in_the_middle_of_the_world(window):
