@@ -2,6 +2,7 @@
 from minidiff import beyond
 from minidiff.pusht import SHIPPED_POLICY
 from minidiff.pusht.features import PUSHT
+from minidiff.pusht.geometry import GOAL_POSE
 from minidiff.pusht.study import forks
 
 import dataclasses
@@ -22,6 +23,17 @@ def test_the_states_are_their_own_mirror_images():
     np.testing.assert_allclose(away, 0, atol=1e-9)
 
 
+def test_the_states_spread_along_the_axis_with_the_agent_behind_either_end():
+    agent, block, _ = np.split(forks.symmetric_states(500, np.random.default_rng(0)), [2, 4], 1)
+    off = (block - GOAL_POSE[:2])[:, 0]
+    assert off.min() == pytest.approx(-60 / np.sqrt(2), abs=1)
+    assert off.max() == pytest.approx(60 / np.sqrt(2), abs=1)
+    middle = block + 45 / np.sqrt(2) * np.array([1, -1])  # the block is upside down
+    away = (agent - middle) @ forks.ALONG
+    for gap in (away[away > 0], -away[away < 0]):
+        assert len(gap) > 200 and (90 <= gap).all() and (gap <= 140).all() and np.ptp(gap) > 48
+
+
 def test_the_demonstrator_goes_both_ways_equally():
     shown = forks.demonstrated(STATES[0], 8, np.random.default_rng(0))
     assert shown.shape == (16, forks.STEPS, 2)
@@ -29,7 +41,7 @@ def test_the_demonstrator_goes_both_ways_equally():
     np.testing.assert_allclose(off[:8], -off[8:], atol=1e-9)
 
 
-@pytest.mark.parametrize("counts", [(3, 0, 3), (0, 6, 0), (1, 2, 3)])
+@pytest.mark.parametrize("counts", [(3, 0, 3), (0, 6, 0), (1, 2, 3), (1, 0, 9), (1, 0, 10)])
 def test_plans_are_counted_by_the_side_they_take(counts):
     """Straight plans that end 40 px to the left, on the axis or 40 px to the right: 20 px away on
     average."""
@@ -41,9 +53,22 @@ def test_plans_are_counted_by_the_side_they_take(counts):
 
     row = forks.measure(move, STATES, [move(state, None) for state in STATES])
     shares = row["left"], row["between"], row["right"]
-    assert shares == pytest.approx(np.array(counts) / 6)
-    assert row["both"] == (min(counts[0], counts[2]) > 0)
+    assert shares == pytest.approx(np.array(counts) / sum(counts))
+    both = 10 * min(counts[0], counts[2]) >= sum(counts)
+    assert row["both"] == both
     assert row["distance"] == pytest.approx(0, abs=1e-9)
+    left, between, right = (f"{share:.0%}" for share in shares)
+    assert forks.sentence("a", row) == (
+        f"a: left {left}, between {between}, right {right}; both ways at {both:.0%} of the states; "
+        "0 px from the nearest demonstrated motion")
+
+
+def test_the_plans_that_are_counted_are_the_same_each_time():
+    def move(state, rng):
+        return state[:2] + rng.normal(0, 30, (10, forks.STEPS, 2))
+
+    shown = [move(state, np.random.default_rng(1)) for state in STATES]
+    assert forks.measure(move, STATES, shown) == forks.measure(move, STATES, shown)
 
 
 def test_the_distance_is_that_to_the_nearest_demonstrated_motion():
