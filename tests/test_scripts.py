@@ -84,7 +84,7 @@ def test_eval_says_and_writes_what_was_made_harder_or_easier(evaluated, capsys):
     assert last == "every episode: new/a.json"
     sheet = json.loads(open("new/a.json").read())
     assert sheet["checkpoint"] == str(SHIPPED_POLICY) and sheet["incomplete"] is None
-    assert sheet["options"]["action_latency"] == 2
+    assert (sheet["options"]["action_latency"], sheet["options"]["kick_agent"]) == (2, 0)
     assert sheet["config"] == policy.read(SHIPPED_POLICY)[1]["config"]
     assert sheet["episodes"] == [episode._asdict() for episode in PLAYED]
     seconds = sheet["summary"].pop("seconds")
