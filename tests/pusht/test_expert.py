@@ -10,6 +10,7 @@ from minidiff.pusht.geometry import AGENT_RADIUS, OUTLINE, distance, keypoints, 
 import concurrent.futures
 import hashlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -351,12 +352,19 @@ def called(monkeypatch, tmp_path):
 
 
 def test_the_command_says_what_it_made_adds_to_it_and_makes_it_again(called, capsys):
-    collect.main("--out a.npz --episodes 4 --samples 3".split())
+    collect.main("--out a.npz --episodes 4 --samples 3 --noise-every-other 2".split())
     collect.main("--out b.npz --add-to a.npz --seed 4 --episodes 2".split())
     assert called[5] == {"stream": 0, "samples": 3, "refine": 2, "stop_coverage": 0.97,
-                         "noise": 0.0, "max_steps": 300, "start": None}
+                         "noise": 2.0, "max_steps": 300, "start": None}
+    assert [called[seed]["noise"] for seed in range(6)] == [0, 2] * 3
+    recipe = json.loads(str(np.load("b.npz")["recipe"]))
+    assert set(recipe) == {*collect.OPTIONS, "versions"} and recipe["noise_every_other"] == 2
+    assert recipe["versions"]["numpy"] == np.__version__
+    assert set(recipe["versions"]) == {"minidiff", "numpy", "pymunk"}
     collect.main("--out c.npz --again b.npz".split())
-    a, b, c = capsys.readouterr().out.splitlines()
+    out, error = capsys.readouterr()
+    assert error.splitlines()[0].startswith("demonstrations 4/4  3 solved  ")
+    a, b, c = out.splitlines()
     assert a == ("3 demonstrations, 8 steps (mean 3), 0.00 MB in a.npz; unsolved and left out: 1")
     assert b == ("5 demonstrations, 19 steps (mean 4), 0.00 MB in b.npz; unsolved and left out: 0")
     assert c == b.replace("b.npz", "c.npz")
@@ -400,6 +408,7 @@ def test_seeds_that_score_policies_are_refused(seeds):
     (["--again", "a.npz", "--visited", "run"], "takes no --add-to and no --visited"),
     (["--again", "a.npz", "--episodes", "7"], "FILE decides about --episodes: leave it out"),
     (["--again", "a.npz", "--seed", "0"], "FILE decides about --seed"),
+    (["--again", "a.npz", "--samples", "24"], "FILE decides about --samples"),
     (["--add-to", "a.npz", "--stop-coverage", "0.9"], "FILE decides about --stop-coverage"),
     (["--again", "b.npz"], "b.npz: no such file"),
     (["--again", str(SHIPPED_POLICY)], "array 'state' is missing"),
@@ -418,9 +427,13 @@ def test_the_command_refuses_with_a_sentence(arguments, sentence, arrays, tmp_pa
     ("noise", lambda a: a * np.inf, "array 'noise' is not finite"),
     ("noise", lambda a: a[:, :1], "array 'noise' should have the shape"),
     ("seed", lambda a: a - 10**6, "array 'seed' does not lie between 0 and 9999"),
+    ("seed", lambda a: a + 10_000 - SEEDS[-1], "array 'seed' does not lie between 0 and 9999"),
     ("start", lambda a: np.full_like(a, np.inf), "array 'start' is no state in row 0"),
+    ("start", lambda a: np.concatenate([a[:-1], [[-1000] * 5]]), "is no state in row 5: [-1000."),
     ("start", lambda a: np.full_like(a, [np.nan, 9, 9, 9, 9]), "array 'start' is no state in row"),
     ("recipe", lambda a: np.array("[" * 10**5), "its recipe is damaged"),
+    ("recipe", lambda a: np.array(str(a).replace('"samples": 24', '"samples": 24.5')),
+     "its recipe is damaged: samples must lie between 1 and 1000, not 24.5"),
 ])
 def test_a_file_that_collect_cannot_have_written_is_refused(name, change, said, made, tmp_path):
     with np.errstate(all="ignore"):
