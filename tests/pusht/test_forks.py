@@ -23,7 +23,7 @@ def test_the_states_are_their_own_mirror_images():
     np.testing.assert_allclose(away, 0, atol=1e-9)
 
 
-def test_the_states_spread_along_the_axis_with_the_agent_behind_either_end():
+def test_the_states_spread_along_the_axis_with_the_agent_at_either_end():
     agent, block, _ = np.split(forks.symmetric_states(500, np.random.default_rng(0)), [2, 4], 1)
     off = (block - GOAL_POSE[:2])[:, 0]
     assert off.min() == pytest.approx(-60 / np.sqrt(2), abs=1)
