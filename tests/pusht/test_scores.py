@@ -182,6 +182,7 @@ def test_a_comparison_has_the_sign_of_b_less_a():
     assert d["score"] == pytest.approx(-0.075) and d["success"] == pytest.approx(-0.15)
     assert (d["only_a"], d["only_b"]) == (3, 0) and d["p"] == pytest.approx(0.25)
     assert scores.compare(b, a)["only_b"] == 3
+    assert "\nsuccess -15.0 points, " in compare.sentence("a", "b", d)
     differences = [-1.0] * 3 + [0.0] * 17
     assert d["success_ci95"] == list(scores.betting_interval(differences, -1, 1))
     assert d["score_ci95"] == list(scores.betting_interval(np.array(differences) / 2, -1, 1))
