@@ -143,6 +143,7 @@ class Trainer:
         self.demos_sha256 = hashlib.sha256(b"".join(a.tobytes() for a in data)).hexdigest()
         self.cond, self.x0, self.normaliser = training_set(
             data, task, config.obs_horizon, config.pred_horizon, config.clip)
+        check_numbers(self.normaliser._asdict())  # before the work: its file could not be read
         self.schedule, self.eps_theta = build(config, task, self.cond.shape[1], self.rng)
         self.net = self.eps_theta.net
         self.weight = loss_weight(self.schedule, config.weight)

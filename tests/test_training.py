@@ -309,6 +309,12 @@ def test_a_run_does_not_go_on_with_other_demonstrations(tmp_path):
         other.restore(*policy.read(tmp_path / "checkpoint.npz", STATE))
 
 
+def test_numbers_that_no_file_may_hold_are_refused_before_the_work():
+    far = DATA._replace(state=DATA.state.astype(np.float64) + 1e10)
+    with pytest.raises(ValueError, match=r"array 'mean' is not made of finite numbers within"):
+        make(data=far)
+
+
 def not_finite(array):
     array.flat[1] = np.inf
     return array
