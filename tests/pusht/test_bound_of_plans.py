@@ -49,10 +49,11 @@ def test_bound_and_likelihood_are_those_of_the_normalised_plans(run, data):
                                  np.random.default_rng(0), "beta")
     np.testing.assert_array_equal(terms, expected)
     assert terms.shape == (9,)
-    exact = bound.log_likelihood(trained, obs, actions)
-    expected = log_likelihood(trained.schedule, trained.eps_theta, x0, cond)
-    np.testing.assert_array_equal(exact, expected)
-    assert exact.shape == (6,)
+    for steps in ([], [2]):
+        exact = bound.log_likelihood(trained, obs, actions, *steps)
+        expected = log_likelihood(trained.schedule, trained.eps_theta, x0, cond, *steps)
+        np.testing.assert_array_equal(exact, expected)
+        assert exact.shape == (6,)
 
 
 def test_a_learned_variance_enters_the_bound(data, tmp_path):
@@ -78,7 +79,8 @@ def test_a_density_in_pixels_is_that_in_the_networks_units_by_the_scale(run):
     assert bound.log_scale(trained) == pytest.approx(log_det / 8)
 
 
-def test_the_command_prints_the_sum_of_the_terms_and_pixels_only_shift_it(run, demos_file, capsys):
+def test_the_command_prints_the_sum_of_the_terms_and_pixels_only_shift_it(run, data, demos_file,
+                                                                          capsys):
     bound.main([str(run), str(demos_file)])
     said = capsys.readouterr().out
     figures = re.search(r"<= (\S+) nats .*; (\S+) in pixels .*\n"
@@ -87,7 +89,11 @@ def test_the_command_prints_the_sum_of_the_terms_and_pixels_only_shift_it(run, d
     assert total == pytest.approx(sum(terms), abs=2e-3)
     trained, _ = policy.load(run, PUSHT)
     assert pixels - total == pytest.approx(bound.log_scale(trained), abs=2e-3)
-    assert re.search(r"probability-flow ODE: \S+ on 32 of them, where the bound is \S+\n", said)
+    exact = re.search(r"probability-flow ODE: (\S+) on 32 of them, where the bound is \S+\n", said)
+    obs, actions = demos.windows(data, 1, 4)
+    few = np.random.default_rng(0).permutation(len(obs))[:32]
+    nats = -bound.log_likelihood(trained, obs[few], actions[few]).mean() / 8
+    assert float(exact[1]) == pytest.approx(nats, abs=6e-4)
 
 
 def test_a_policy_that_regresses_has_no_bound(data, demos_file, tmp_path):

@@ -70,6 +70,7 @@ def test_an_episodes_noise_does_not_depend_on_who_else_is_still_active():
         batch = together.standard_normal((len(active), 4, 2), np.float32)
         np.testing.assert_array_equal(batch[active.index(1)],
                                       alone.standard_normal((1, 4, 2), np.float32)[0])
+        assert batch.dtype == np.float32
     first = EpisodeNoise([8], 3).standard_normal((1, 4))
     other = EpisodeNoise([8], 4).standard_normal((1, 4))
     assert (first != other).all()
@@ -180,7 +181,12 @@ def test_episodes_are_the_same_on_any_number_of_workers(planner, tiny_policy, mo
             results.append(evaluate(policy, seeds, executor, 5, done.append,
                                     make_env=partial(PushTEnv, max_steps=12)))
     assert [e.seed for e in results[0]] == list(seeds)
-    assert results[1:] == results[:-1]
+    short = partial(PushTEnv, max_steps=12)
+    assert results[1:] == results[:-1] == [rollout(policy, seeds, 5, short)] * 4
+    assert rollout(policy, seeds, make_env=short) == rollout(policy, seeds, 0, short)
+    with ThreadPoolExecutor(1) as executor:
+        first = evaluate(policy, seeds, executor, make_env=short)
+        assert first == evaluate(policy, seeds, executor, 0, make_env=short)
     assert done == [3, 6, 8] * 5
     assert len({e.final_coverage for e in results[0]}) > 1
 
