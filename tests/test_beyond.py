@@ -162,6 +162,7 @@ def test_a_learned_variance_is_sampled_with_guidance_too(saved):
     ("simple", {"steps": 3}, "the sampler ancestral takes no steps"),
     ("simple", {"variance": "learned"}, "which learns no variance"),
     ("simple", {"guidance": 1.0}, "trained with --drop-cond above 0"),
+    ("mse", {"guidance": 1.0}, "by --objective mse: there is no denoising to guide"),
     ("simple", {"action_horizon": 9}, "a plan has 8 actions")], ids=str)
 def test_what_a_network_was_not_trained_for_is_refused_in_words(saved, objective, given, said):
     with pytest.raises(ValueError, match=said):

@@ -263,8 +263,6 @@ COLLECT = [(MAKE, *row) for row in (
     ("--out b.npz", "path"),
     ("--again made.npz", "seeds"),
     ("--again made.npz", "samples"),
-    ("--add-to made.npz", "episodes"),
-    ("--add-to made.npz", "refine"),
     ("--visited simple", "starts"),
     ("--episodes 3", "seeds"),
     ("--seed 7", "seeds"),
@@ -274,7 +272,9 @@ COLLECT = [(MAKE, *row) for row in (
     ("--stop-coverage 0.9", "stop_coverage"),
     ("--noise-every-other 2", "noise_every_other"),
     ("--max-steps 200", "max_steps"),
-    ("--workers 1", "workers"))]
+    ("--workers 1", "workers"))] + [
+    (MAKE + " --seed 4", "--add-to made.npz", "episodes"),
+    (MAKE + " --seed 4", "--add-to made.npz", "refine")]
 TABLES = {train: TRAIN, evaluate: SAMPLING + EVAL, film: SAMPLING + FILM, watched: SAMPLING + WATCH,
           recorded: RECORD, forked: FORKS, collected: COLLECT, bounded: [], compared: []}
 ROWS = [pytest.param(command, *row, id=f"{command.__name__} {row[1]} after {row[0]}")

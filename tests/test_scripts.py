@@ -257,7 +257,7 @@ def test_train_scores_regression_by_its_own_sampler_and_films_three(trained):
     assert (name, sampler, shown) == ("regression", SAMPLERS["regression"].function, 3)
 
 
-def test_train_goes_on_where_it_was_stopped(trained, monkeypatch, tmp_path):
+def test_train_goes_on_where_it_was_stopped(trained, demos_file, monkeypatch, tmp_path):
     steps, step = [], Trainer.step
 
     def stop_after_two(trainer):
@@ -270,11 +270,12 @@ def test_train_goes_on_where_it_was_stopped(trained, monkeypatch, tmp_path):
         patch.setattr(stopping, "asked", lambda: len(steps) >= 2)
         with pytest.raises(stopping.Stopped, match="^stopped at step 2 and saved; go on with: "
                                                    "python train.py --resume 'a run'$"):
-            trained("--out", "a run", "--score-episodes", "0")
+            trained("--out", "a run", "--score-episodes", "0", "--demos", str(demos_file))
     assert sorted(os.listdir("a run")) == ["checkpoint.npz", "config.json"]
     _, saves, progress = trained("--resume", "a run", "--score-episodes", "0")
     assert saves == [("checkpoint.npz", 4), ("policy.npz", 4)]
     assert [given for given, _ in progress] == [("training", 4, 2)] * 2
+    assert checkpoint.load("a run/checkpoint.npz")[1]["demos"] == [str(demos_file)]
     a, b = (checkpoint.load(f"{name}/checkpoint.npz")[0] for name in ("whole", "a run"))
     assert all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
 

@@ -93,6 +93,8 @@ def load(path, task, sampler=None, guidance=0.0, action_horizon=None, start_nois
     if "steps" in options and not 1 <= options["steps"] <= config.T:
         raise ValueError(f"{path}: its chain takes 1 to T = {config.T} steps, "
                          f"not {options['steps']}")
+    if guidance and "ancestral" not in fitting:
+        raise ValueError(f"{trained}: there is no denoising to guide")
     if guidance and not config.drop_cond:
         raise ValueError(f"{path}: guidance needs a network that was trained with --drop-cond "
                          "above 0")

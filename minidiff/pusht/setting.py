@@ -56,7 +56,8 @@ def draw_loss(path, trainer):
     if len(lines) > 1:
         note += "; the others: quarters of the chain"
     title = LOSS_TITLES[config.objective].format(weight=config.weight)
-    charts.curves(path, lines, f"{title}, {config.net}", "gradient step", "loss", note=note)
+    positive = not any((y <= 0).any() for _, _, y in lines)  # -log p may well be below 0
+    charts.curves(path, lines, f"{title}, {config.net}", "gradient step", "loss", positive, note)
 
 
 def draw_episodes(path, before, after, episodes):

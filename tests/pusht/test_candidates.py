@@ -133,6 +133,18 @@ def test_candidates_solve_what_their_first_plan_alone_does_not():
     assert judged.candidates == 16 and judged.decision_ms > 0 and alone.decision_ms is None
 
 
+def test_a_plan_is_tried_from_the_motion_of_the_world():
+    """In which the agent has a velocity."""
+    env, scratch = PushTEnv(), PushTEnv()
+    env.reset(seed=3)
+    env.simulate(np.full((3, 2), 500.0))
+    assert np.abs(env.motion[5:]).max() > 20
+    begun, reset = [], scratch.reset
+    scratch.reset = lambda options: (begun.append(options["state"]), reset(options=options))
+    best(env, scratch, np.full((2, 4, 2), 200.0))
+    np.testing.assert_array_equal(begun, [env.motion] * 2)
+
+
 # ---- disturbances --------------------------------------------------------------------------------
 
 def test_without_a_disturbance_nothing_changes():
@@ -183,6 +195,14 @@ def test_a_kick_comes_at_a_step_from_20_to_59_by_the_seed():
         env.reset(seed=seed)
         steps.append(env.kick_step)
     assert set(steps) == set(range(20, 60))  # one is missing with a probability of 1e-5
+
+
+def test_the_first_observation_is_noisy_too():
+    env, clear = DisturbedEnv(obs_noise=3.0), PushTEnv()
+    noise = [env.reset(seed=seed)[0] - clear.reset(seed=seed)[0] for seed in range(9)]
+    assert (np.abs(noise) > 0).all()
+    with pytest.raises(ValueError, match="obs_type keypoints: what is disturbed is the state"):
+        DisturbedEnv(obs_type="keypoints")
 
 
 def test_each_seed_has_its_own_disturbances():

@@ -328,6 +328,17 @@ def test_positions_and_velocities_alone_are_not_a_snapshot():
     assert abs(copy.state - env.state).max() > 1e-3
 
 
+@pytest.mark.parametrize("world, begin", [
+    ({}, {"options": {"state": [100, 100, 300, 300, 1.0], "order": "exact"}}),
+    ({"state_order": "exact"}, {"seed": 3})], ids=str)
+def test_a_snapshot_keeps_the_order_by_which_its_episode_began(world, begin):
+    """Which need not be that of its world."""
+    env = PushTEnv(**world)
+    env.reset(**begin)
+    env.step((150, 150))
+    np.testing.assert_array_equal(PushTEnv().restore(env.snapshot()), env.state)
+
+
 def test_a_snapshot_keeps_the_state_order_and_the_number_of_steps():
     env = start(CENTRE, max_steps=4)
     for _ in range(3):

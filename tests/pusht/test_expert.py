@@ -392,6 +392,23 @@ def test_a_command_that_ends_early_says_what_it_keeps_and_goes_on(kind, called, 
     assert list(called) == [2, 3] and os.listdir() == ["a.npz"]
 
 
+def test_a_continuation_keeps_each_start_with_its_seed(called, tmp_path):
+    starts = np.full((4, 5), 100.0) + np.arange(4)[:, None]
+    part = tmp_path / "part"
+    with pytest.raises(KeyboardInterrupt):
+        collect.make(range(4), Here(allowed=2), part, starts=starts)
+    called.clear()
+    collect.make(range(4), Here(), part, starts=starts)
+    assert {seed: made["start"][0] for seed, made in called.items()} == {2: 102, 3: 103}
+
+
+def test_a_seed_that_the_file_has_is_not_added_to_it_again(called):
+    collect.main("--out a.npz --episodes 3".split())
+    with pytest.raises(ValueError, match="a.npz has an episode from seed 2 already: try --seed 3"):
+        collect.main("--out b.npz --add-to a.npz --episodes 2".split())
+    assert os.listdir() == ["a.npz"]
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("seeds", [range(9_999, 10_001), [100_000], [-1], []])

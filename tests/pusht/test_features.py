@@ -66,6 +66,14 @@ def test_a_situation_and_its_mirror_image_are_one_in_the_frame(seed):
     np.testing.assert_allclose(mirrored, mirror(obs, plan)[1], atol=1e-9)
 
 
+def test_each_earlier_observation_is_compared_with_the_last():
+    obs = random_obs(np.random.default_rng(0), horizon=3)
+    three = features_of(obs)
+    for k in (0, 1):
+        two = features_of(obs[:, [k, 2]])
+        np.testing.assert_allclose(three[:, 38 + 5 * k:43 + 5 * k], two[:, 38:])
+
+
 @given(seeds, st.floats(-10, 10))
 def test_a_plan_turns_and_moves_with_the_block_and_the_agent(seed, angle):
     """Seen from the T, all but the goal stays the same; and so does the chunk of a plan."""

@@ -1,6 +1,7 @@
 """What is measured and drawn about a policy's plans: forks, steering, the README's pictures."""
 from minidiff import beyond
 from minidiff.pusht import SHIPPED_POLICY
+from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.pusht.geometry import GOAL_POSE
 from minidiff.pusht.study import forks
@@ -39,6 +40,23 @@ def test_the_demonstrator_goes_both_ways_equally():
     assert shown.shape == (16, forks.STEPS, 2)
     off = ((shown - STATES[0, :2]) @ forks.ACROSS).mean(1)
     np.testing.assert_allclose(off[:8], -off[8:], atol=1e-9)
+
+
+def test_a_motion_is_made_of_whole_plans(tiny_policy, monkeypatch):
+    """Of 8 actions each, though the policy would carry out 2."""
+    seen = []
+    policy = tiny_policy(action_horizon=2)
+
+    def plan(policy, obs, rng):
+        seen.append(obs[0, -1])
+        return np.linspace(STATES[0, :2], STATES[0, :2] + 40, 8)[None]
+
+    monkeypatch.setattr(type(policy), "plan", plan)
+    forks.motions(policy, STATES[0], 1, np.random.default_rng(0))
+    env = PushTEnv(state_order="exact")
+    env.reset(options={"state": STATES[0]})
+    after = env.simulate(np.linspace(STATES[0, :2], STATES[0, :2] + 40, 8))[-1]
+    np.testing.assert_allclose(seen[1], after)
 
 
 @pytest.mark.parametrize("counts", [(3, 0, 3), (0, 6, 0), (1, 2, 3), (1, 0, 9), (1, 0, 10)])

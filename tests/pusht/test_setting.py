@@ -56,13 +56,13 @@ def test_a_score_that_ends_early_is_of_what_is_over_and_says_why(scored):
     assert setting.sentence(summary) == "no episode is over"
 
 
-def drawn(monkeypatch, by_t, n, **options):
-    """What draw_loss draws for losses 0, 1, 2, ..: its lines by name, all else."""
+def drawn(monkeypatch, by_t, n, first=0.0, **options):
+    """What draw_loss draws for losses first, first + 1, ..: its lines by name, all else."""
     calls = []
-    monkeypatch.setattr(charts, "curves", lambda *given, note: calls.append((*given, note)))
+    monkeypatch.setattr(charts, "curves", lambda *given: calls.append(given))
     config = Config(steps=400, weight="uniform", **options)
     setting.draw_loss("loss.png", SimpleNamespace(
-        config=config, n=n, losses=np.arange(400.0), loss_by_t=np.array(by_t)))
+        config=config, n=n, losses=first + np.arange(400.0), loss_by_t=np.array(by_t)))
     (path, lines, *words), = calls
     assert path == "loss.png"
     return {name: (list(x), list(y)) for name, x, y in lines}, words
@@ -72,8 +72,9 @@ def test_the_loss_is_drawn_as_means_over_hundredths_of_the_run(monkeypatch):
     lines, words = drawn(monkeypatch, np.full((2, 4), NAN), 301)  # the last is left over
     middles = np.arange(1.5, 300, 3)
     assert lines == {"training loss": (list(middles), list(middles - 0.5))}
-    assert words == ["L_simple, lambda = uniform, mlp", "gradient step", "loss",
+    assert words == ["L_simple, lambda = uniform, mlp", "gradient step", "loss", True,
                      "training loss: means over 3 steps"]
+    assert drawn(monkeypatch, np.full((2, 4), NAN), 301, first=-9.0)[1][-2] is False
     lines, _ = drawn(monkeypatch, np.full((2, 4), NAN), 2)
     assert lines == {"training loss": ([0.5, 1.5], [0, 1])}
 

@@ -344,6 +344,12 @@ def test_a_single_plan_is_the_chosen_one_from_its_first_step(game, window, monke
     assert drawn == [(1, 0), (2, None)]
 
 
+def test_a_plan_of_a_single_action_is_a_dot(window):
+    canvas = pygame.Surface((100, 100))
+    watch.fan(pygame, canvas, 1, np.full((2, 1, 2), 50.0), None, slice(0, 1))
+    assert canvas.get_at((50, 50))[:3] == drawing.GREY
+
+
 def test_the_panel_says_what_there_is_to_say(game, window, monkeypatch):
     said = []
     monkeypatch.setattr(windows, "panel", lambda pg, screen, *texts: said.append(texts))

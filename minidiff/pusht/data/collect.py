@@ -259,6 +259,11 @@ def main(arguments):
         before, options = read(args.again or args.add_to)
     if args.again:
         seeds, starts = before["seed"], before["start"]
+    elif args.add_to and not args.visited:
+        sampled = before["seed"][np.isnan(before["start"]).all(1)]
+        if np.isin(seeds, sampled).any():
+            raise ValueError(f"{args.add_to} has an episode from seed {sampled.max()} already: "
+                             f"try --seed {sampled.max() + 1}")
     try:
         with Workers(min(args.workers, len(seeds))) as executor:
             if args.visited:

@@ -15,7 +15,7 @@ class DisturbedEnv(PushTEnv):
     obs_noise       px: standard deviation of the noise on every position observed; on the angle,
                     1/60 of it in radians, which moves the bar's ends, 60 px out, by as much
     action_latency  steps from choosing an action to carrying it out; until then the agent stays
-    options         those of PushTEnv
+    options         those of PushTEnv; ValueError if keypoints are to be observed
 
     The kick comes at a step from 20 to 59, before nearly all successes. From there an episode has
     max_steps more. What is kicked stays inside the walls, so near them it jumps less far.
@@ -24,6 +24,8 @@ class DisturbedEnv(PushTEnv):
     def __init__(self, kick_block=(0.0, 0.0), kick_agent=0.0, obs_noise=0.0, action_latency=0,
                  **options):
         super().__init__(**options)
+        if self.obs_type != "state":
+            raise ValueError(f"obs_type {self.obs_type}: what is disturbed is the state")
         self.kick_block = kick_block
         self.kick_agent = kick_agent
         self.obs_noise = obs_noise

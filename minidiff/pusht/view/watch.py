@@ -251,7 +251,8 @@ def fan(pg, canvas, unit, plans, chosen, upcoming):
     plans = np.clip(plans, -512, 1024) * unit
     for k in sorted(range(len(plans)), key=lambda k: k == chosen):  # the chosen one on top
         color, width = (INK, 5) if k == chosen else (GREY, 2)
-        pg.draw.lines(canvas, color, False, plans[k].tolist(), width)
+        if len(plans[k]) > 1:
+            pg.draw.lines(canvas, color, False, plans[k].tolist(), width)
         pg.draw.circle(canvas, color, plans[k, -1].tolist(), 2 + width)
     if chosen is not None:
         for point in plans[chosen, upcoming].tolist():
