@@ -108,6 +108,7 @@ def main():
     disturbances = {name: getattr(args, name) for name in DISTURBANCES}
     if any(np.any(value) for value in disturbances.values()):
         make_env = functools.partial(DisturbedEnv, **disturbances, **world)
+        make_env()  # what makes no sense is refused now
     decide = None
     if args.candidates > 1 or args.budget_ms is not None:
         decide = BestOf(policy, args.candidates, args.budget_ms)

@@ -180,9 +180,14 @@ def parse_arguments():
                          f"{flag(other[0])}")
         return args, None
     try:
+        options.distinct(args.demos)
         config = Config(**given)
     except ValueError as error:
         parser.error(str(error))
+    for name in OBJECTIVES[config.objective].ignores:
+        if name in given:
+            parser.error(f"--objective {config.objective} makes no use of {flag(name)}: leave it "
+                         "out")
     config.outputs = OBJECTIVES[config.objective].outputs
     return args, config
 

@@ -115,5 +115,6 @@ def main(steps=3000, samples=5000):
 
 
 if __name__ == "__main__":
+    stopping.Parser(prog="python -m minidiff", description=__doc__).parse_args()
     stopping.listen()
     sys.exit(stopping.run("minidiff", main))

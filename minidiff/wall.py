@@ -89,5 +89,6 @@ def main(episodes=100):
 
 
 if __name__ == "__main__":
+    stopping.Parser(prog="python -m minidiff.wall", description=__doc__).parse_args()
     stopping.listen()
     sys.exit(stopping.run("minidiff.wall", main))

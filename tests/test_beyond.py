@@ -162,7 +162,9 @@ def test_a_learned_variance_is_sampled_with_guidance_too(saved):
     ("simple", {"steps": 3}, "the sampler ancestral takes no steps"),
     ("simple", {"variance": "learned"}, "which learns no variance"),
     ("simple", {"guidance": 1.0}, "trained with --drop-cond above 0"),
-    ("mse", {"guidance": 1.0}, "by --objective mse: there is no denoising to guide"),
+    ("simple", {"sampler": "shooting", "guidance": 1.0}, "the sampler shooting takes no guidance"),
+    ("mse", {"guidance": 1.0}, "the sampler regression takes no guidance"),
+    ("mse", {"start_noise": 0.5}, "the sampler regression takes no start_noise"),
     ("simple", {"action_horizon": 9}, "a plan has 8 actions")], ids=str)
 def test_what_a_network_was_not_trained_for_is_refused_in_words(saved, objective, given, said):
     with pytest.raises(ValueError, match=said):
@@ -219,7 +221,7 @@ def test_without_a_run_the_default_policy_is_loaded(saved):
     ("--sampler-steps", 0, "must be from 1 to 100000, not 0"),
     ("--ddim-eta", 1.5, "must be from 0 to 1, not 1.5"),
     ("--langevin-size", -1, "must be from 1e-06 to 1, not -1"),
-    ("--langevin-repeats", -1, "must be from 0 to 1000, not -1"),
+    ("--langevin-repeats", 0, "must be from 1 to 1000, not 0"),
     ("--spread", "nan", "must be from 0 to 10, not nan"),
     ("--spread", "wide", "invalid number value: 'wide'"),
     ("--guidance", 101, "must be from -100 to 100, not 101"),
@@ -264,3 +266,16 @@ def test_the_usage_names_what_each_option_takes(monkeypatch, capsys):
         [--sampler-steps N] [--ddim-eta ETA] [--variance {beta-tilde,beta,learned}]
         [--langevin-repeats N] [--langevin-size SIZE] [--spread S] [--guidance W]
         [--start-noise S] [--action-horizon N] [--noise-seed N] [RUN]""".split()
+
+
+@pytest.mark.parametrize("other", ["a", "folder/../a", "link", "hard link"])
+def test_one_file_given_twice_is_refused(other, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "hard link").hardlink_to(tmp_path / "a")
+    names = [str(tmp_path / name) for name in ("a", "nowhere", "b", "nowhere", other)]
+    with pytest.raises(ValueError, match=f"{other} is the same as .*/a: give it only once"):
+        options.distinct(names)
+    options.distinct(names[:-1])

@@ -95,6 +95,7 @@ def test_chains_and_plans_shorter_than_the_defaults_are_scored(demos_file, tmp_p
 
 def test_regression_trains_and_is_scored_by_the_same_commands(demos_file, tmp_path):
     options = (*SMALL, "--objective", "mse", "--out", "run")
+    options = [option for option in options if option not in ("--T", "10")]
     printed = succeeded(train(tmp_path, "--demos", demos_file, *options))
     assert re.search(r"^regression: score", printed, re.M)
     scored = succeeded(run(tmp_path, "eval.py", "run", "--episodes", 1))

@@ -93,7 +93,7 @@ def test_it_says_how_plans_are_sampled_and_scores_with_intervals(trained):
 
 
 def test_candidates_and_disturbances_are_said(trained):
-    said = evaluate(trained, *QUICK, "--candidates", 3, "--kick-block", 50, 45,
+    said = evaluate(trained, *QUICK, "--max-steps", 60, "--candidates", 3, "--kick-block", 50, 45,
                     "--action-latency", 2, "--json", "b.json")
     assert "kick block [50.0, 45.0], action latency 2, the best of 3 plans tried in the s" in said
     summary = json.loads((trained / "b.json").read_text())["summary"]

@@ -188,7 +188,6 @@ def collected(patch, arguments):
 LEARN = "--demos d.npz --width 8 --blocks 1 --T 6 --batch 16 --steps 4 --score-episodes 0"
 TRAIN = [(LEARN, *row) for row in (
     ("--demos other.npz", "weights"),
-    ("--objective mse", "weights"),
     ("--net conv", "weights"),
     ("--width 16", "weights"),
     ("--blocks 2", "weights"),
@@ -210,6 +209,7 @@ TRAIN = [(LEARN, *row) for row in (
     ("--out mine", "run"),
     ("--save-every 1", "saves"),
     ("--score-episodes 2", "scores"))] + [
+    (LEARN.replace("--T 6", ""), "--objective mse", "weights"),
     ("--score-episodes 0 --resume simple", "--resume hybrid", "run")]
 
 DDIM = "simple --sampler ddim --sampler-steps 3"
@@ -259,7 +259,8 @@ WATCH = [(DDIM, *row) for row in (
 RECORD = [("a.npz", "--seed 7", "start"), ("a.npz", "--seeding modern", "start")]
 FORKS = [("simple --states 3", "--states 2", "states"), ("simple --states 3", "--plans 4", "plans")]
 MAKE = "--out a.npz --workers 2"
-COLLECT = [(MAKE, *row) for row in (
+COLLECT = [(f"{MAKE} --seed 4", "--add-to made.npz", "episodes"),
+           (f"{MAKE} --seed 4", "--add-to made.npz", "refine")] + [(MAKE, *row) for row in (
     ("--out b.npz", "path"),
     ("--again made.npz", "seeds"),
     ("--again made.npz", "samples"),

@@ -183,7 +183,7 @@ def test_the_time_of_a_plan_is_the_median_of_five(script, monkeypatch):
 
 # ---- train.py ------------------------------------------------------------------------------------
 
-SMALL = "--width 8 --blocks 1 --T 6 --batch 16 --steps 4 --save-every 3".split()
+SMALL = "--width 8 --blocks 1 --batch 16 --steps 4 --save-every 3".split()
 
 
 @pytest.fixture
@@ -332,6 +332,10 @@ def test_train_warns_where_actions_are_clipped(clip, warned, trained, monkeypatc
     ("--resume a --lr 1", SystemExit, "it takes no --lr\n$"),
     ("--resume a --demos b", SystemExit, "it takes no --demos\n$"),
     ("--resume a --out b", SystemExit, "it takes no --out\n$"),
+    ("--demos . ./", SystemExit, "is the same as .*: give it only once\n$"),
+    ("--objective bound --weight bound", SystemExit,
+     "error: --objective bound makes no use of --weight: leave it out\n$"),
+    ("--objective mse --T 6", SystemExit, "--objective mse makes no use of --T: leave it out\n$"),
     ("--lr -1", SystemExit, "error: --lr must be at least 1e-09, not -1.0\n$"),
     ("--save-every 0", SystemExit, "must be from 1 to 1000000000, not 0\n$"),
     ("--score-episodes -1", SystemExit, "must be from 0 to 1000000, not -1\n$"),

@@ -112,6 +112,14 @@ def test_an_error_is_one_sentence(error, said, capsys):
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize("module", ["minidiff", "minidiff.wall"])
+def test_a_command_without_options_refuses_them(module):
+    result = subprocess.run([sys.executable, "-m", module, "--steps", "5"], cwd=ROOT,
+                            capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.endswith(f"python -m {module}: error: unrecognized arguments: --steps 5\n")
+
+
 def test_a_value_that_is_refused_is_not_shown_at_full_length(capsys):
     parser = stopping.Parser(prog="work")
     parser.add_argument("--count", type=int)

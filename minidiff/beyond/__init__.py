@@ -21,10 +21,11 @@ class Sampler(NamedTuple):
 
 class Objective(NamedTuple):
     """loss: with the arguments of l_simple. outputs: of the network for each number of a chunk.
-    samplers: those that fit; the first is the default."""
+    samplers: those that fit; the first is the default. ignores: fields of Config without effect."""
     loss: Callable
     outputs: int
     samplers: tuple
+    ignores: tuple = ()
 
 
 SAMPLERS = {
@@ -39,13 +40,14 @@ SAMPLERS = {
     "shooting": Sampler(baselines.shooting, ()),
 }
 DENOISING = ("ancestral", "ddim", "sde", "flow", "langevin", "pc", "shooting")
+CHAIN = ("precondition", "schedule", "T", "weight", "drop_cond")  # decide what is denoised, and how
 OBJECTIVES = {
     "simple": Objective(LOSSES["simple"], 1, DENOISING),
     "hybrid": Objective(LOSSES["hybrid"], 2, DENOISING),
-    "bound": Objective(LOSSES["bound"], 2, DENOISING),
-    "mse": Objective(baselines.mse_loss, 1, ("regression", "shooting")),
+    "bound": Objective(LOSSES["bound"], 2, DENOISING, ("weight",)),
+    "mse": Objective(baselines.mse_loss, 1, ("regression", "shooting"), CHAIN),
     "mixture": Objective(baselines.mixture_loss, 3 * baselines.COMPONENTS,
-                         ("mixture", "shooting")),
+                         ("mixture", "shooting"), CHAIN),
 }
 
 
@@ -93,8 +95,10 @@ def load(path, task, sampler=None, guidance=0.0, action_horizon=None, start_nois
     if "steps" in options and not 1 <= options["steps"] <= config.T:
         raise ValueError(f"{path}: its chain takes 1 to T = {config.T} steps, "
                          f"not {options['steps']}")
-    if guidance and "ancestral" not in fitting:
-        raise ValueError(f"{trained}: there is no denoising to guide")
+    if guidance and name in ("regression", "mixture", "shooting"):
+        raise ValueError(f"the sampler {name} takes no guidance: it denoises nothing")
+    if start_noise != 1 and name == "regression":
+        raise ValueError("the sampler regression takes no start_noise: it starts from none")
     if guidance and not config.drop_cond:
         raise ValueError(f"{path}: guidance needs a network that was trained with --drop-cond "
                          "above 0")

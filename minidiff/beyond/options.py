@@ -1,5 +1,6 @@
 """How plans are sampled, as options of a command line, and the policy that they make."""
 import argparse
+import os
 from pathlib import Path
 
 from . import OBJECTIVES, SAMPLERS, load
@@ -28,7 +29,7 @@ def add_arguments(parser):
         help="ddim: 0 deterministic, 1 as noisy as ancestral (default: 0)")
     add("--variance", choices=("beta-tilde", "beta", "learned"),
         help="ancestral: Sigma_theta (default: learned where it was, else beta-tilde)")
-    add("--langevin-repeats", type=bounded(int, 0, 1000), metavar="N",
+    add("--langevin-repeats", type=bounded(int, 1, 1000), metavar="N",
         help="langevin, pc: Langevin steps at each noise level (default: 2, 1)")
     add("--langevin-size", type=bounded(float, 1e-6, 1), metavar="SIZE",
         help="langevin, pc: size of a Langevin step (default: 0.5, 0.1)")
@@ -50,6 +51,17 @@ def named(text):
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty: is a variable not set?")
     return text
+
+
+def distinct(paths):
+    """ValueError where two of these are one file or folder, by a link or another spelling, too."""
+    seen = {}
+    for path in filter(os.path.exists, paths):
+        status = os.stat(path)
+        place = status.st_dev, status.st_ino
+        if place in seen:
+            raise ValueError(f"{path} is the same as {seen[place]}: give it only once")
+        seen[place] = path
 
 
 def seed(text):

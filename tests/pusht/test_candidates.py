@@ -188,6 +188,16 @@ def test_what_is_kicked_stays_between_the_walls():
     assert ends[:, 2:4].max(0) == pytest.approx([432, 432])
 
 
+@pytest.mark.parametrize("options, said", [
+    ({"kick_agent": 1, "max_steps": 59}, "max_steps 59: a kick comes at a step from 20 to 59"),
+    ({"kick_block": (0, 1), "max_steps": 59}, "max_steps 59: a kick comes at a step"),
+    ({"action_latency": 8, "max_steps": 8}, "max_steps 8: no action is carried out with an")])
+def test_disturbances_that_never_come_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        DisturbedEnv(**options)
+    DisturbedEnv(**options | {"max_steps": options["max_steps"] + 1})
+
+
 def test_a_kick_comes_at_a_step_from_20_to_59_by_the_seed():
     env = DisturbedEnv(kick_agent=1)
     steps = []

@@ -420,6 +420,7 @@ def test_seeds_that_score_policies_are_refused(seeds):
 @pytest.mark.parametrize("arguments, sentence", [
     (["--seed", "9000", "--episodes", "1001"], "seeds 0 to 9999"),
     (["--stop-coverage", "1"], "--stop-coverage must lie between 0.0 and 0.999"),
+    (["--refine", "10", "--samples", "2"], "--refine 10: of --samples 2 no more can be"),
     (["--out", "demos.zip"], "the name must end in .npz"),
     (["--out", "human.npz"], "it exists already"),
     (["--again", "a.npz", "--visited", "run"], "takes no --add-to and no --visited"),

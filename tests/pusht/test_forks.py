@@ -134,6 +134,8 @@ def test_the_command_prints_a_line_for_each_policy(capsys):
 
 
 def test_the_command_refuses_a_policy_before_the_work(capsys):
+    with pytest.raises(ValueError, match="policy.npz is the same as .*policy.npz: give it only"):
+        forks.main([str(SHIPPED_POLICY), str(SHIPPED_POLICY.parent)])
     with pytest.raises(FileNotFoundError, match="nowhere: no such checkpoint"):
         forks.main([str(SHIPPED_POLICY), "nowhere"])
     assert capsys.readouterr() == ("", "")

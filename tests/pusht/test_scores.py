@@ -201,6 +201,8 @@ def test_compare_refuses_another_file_in_words(text, tmp_path):
     other.write_text(text)
     with pytest.raises(ValueError, match=r"other\.json: not a file that eval.py --json wrote"):
         compare.main([write(tmp_path / "a.json", A), str(other)])
+    with pytest.raises(ValueError, match=r"a\.json is the same as .*a\.json: give it only once"):
+        compare.main([str(tmp_path / "a.json"), str(tmp_path / "." / "a.json")])
     for name in ("nowhere.json", "."):
         with pytest.raises(FileNotFoundError, match="no such file: eval.py --json writes one"):
             compare.main([str(other), str(tmp_path / name)][::-1])

@@ -206,6 +206,9 @@ def parse(arguments):
             raise ValueError(f"FILE decides about --{name}: leave it out")
         setattr(args, attribute, getattr(args, attribute, default))
     check_knobs(vars(args), "--")
+    if args.refine > args.samples:
+        raise ValueError(f"--refine {args.refine}: of --samples {args.samples} no more can be "
+                         "simulated exactly")
     if not args.out.endswith(".npz"):
         raise ValueError(f"--out {args.out}: the name must end in .npz")
     if Path(args.out).exists():

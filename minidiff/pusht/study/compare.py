@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from ... import stopping
-from ...beyond.options import named
+from ...beyond.options import distinct, named
 from .. import scores
 
 
@@ -53,5 +53,6 @@ def main(arguments):
     parser.add_argument("b", type=named, metavar="B.json",
                         help="written by eval.py --json, the same seeds")
     args = parser.parse_args(arguments)
+    distinct([args.a, args.b])
     difference = scores.compare(read(args.a), read(args.b))
     print(sentence(args.a, args.b, difference))

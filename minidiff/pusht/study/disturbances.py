@@ -4,6 +4,8 @@ import numpy as np
 from ..env import PushTEnv
 from ..geometry import WORLD_SIZE
 
+KICKS = 20, 60  # the first step that a kick may come at, and the one after the last
+
 
 class DisturbedEnv(PushTEnv):
     """PushTEnv, disturbed. Everything random comes from the episode's seed, so that all
@@ -30,14 +32,24 @@ class DisturbedEnv(PushTEnv):
         self.kick_agent = kick_agent
         self.obs_noise = obs_noise
         self.action_latency = action_latency
+        if self.kicks and self.max_steps < KICKS[1]:
+            raise ValueError(f"max_steps {self.max_steps}: a kick comes at a step from {KICKS[0]} "
+                             f"to {KICKS[1] - 1}")
+        if action_latency >= self.max_steps:
+            raise ValueError(f"max_steps {self.max_steps}: no action is carried out with an "
+                             f"action_latency of {action_latency}")
+
+    @property
+    def kicks(self):
+        return any((*self.kick_block, self.kick_agent))
 
     def reset(self, *, seed=None, options=None):
         state, info = super().reset(seed=seed, options=options)
         # a generator of its own, so that the start is that of PushTEnv
         self.chance = np.random.default_rng([seed or 0, 4])
         self.kick_step = None
-        if any((*self.kick_block, self.kick_agent)):
-            self.kick_step = self.chance.integers(20, 60)
+        if self.kicks:
+            self.kick_step = self.chance.integers(*KICKS)
         self.steps = 0
         self.waiting = [state[:2]] * self.action_latency  # actions chosen, not yet carried out
         return self.observed(state), info

@@ -21,8 +21,8 @@ import functools
 import numpy as np
 
 from ... import beyond, stopping
-from ...beyond.options import bounded, named
-from ...policy import run_episode
+from ...beyond.options import bounded, distinct, named
+from ...policy import find, run_episode
 from ...progress import Progress
 from ..data import expert
 from ..env import PushTEnv
@@ -124,6 +124,7 @@ def main(arguments):
     parser.add_argument("--plans", type=bounded(int, 2, 10_000), default=100,
                         help="at each (default: 100)")
     args = parser.parse_args(arguments)
+    distinct(map(find, args.runs))
     policies = [beyond.load(run, PUSHT)[0] for run in args.runs]
     states = symmetric_states(args.states, np.random.default_rng(0))
     shown = [demonstrated(state, SHOWN, np.random.default_rng(k)) for k, state in enumerate(states)]

@@ -2,6 +2,7 @@
 
 The mouse takes part: it drags and turns the T. Press h for the keys.
 """
+import contextlib
 import math
 import time
 
@@ -272,9 +273,10 @@ def every_sampler(args, first, meta):
     for name in names:
         own = {"steps": min(4, first.schedule.T)} if name == "ddim" else {}
         if label(name, **own) not in policies:
-            policies[label(name, **own)], _ = beyond.load(
-                args.run or SHIPPED_POLICY, PUSHT, name, args.guidance, args.action_horizon,
-                args.start_noise, **own)
+            with contextlib.suppress(ValueError):  # a sampler that does not take such options
+                policies[label(name, **own)], _ = beyond.load(
+                    args.run or SHIPPED_POLICY, PUSHT, name, args.guidance, args.action_horizon,
+                    args.start_noise, **own)
     return policies
 
 
