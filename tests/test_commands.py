@@ -118,7 +118,7 @@ def test_a_learned_variance_is_sampled_with(objective, demos_file, tmp_path):
 
 def test_a_network_that_also_saw_nothing_can_be_guided(demos_file, tmp_path):
     succeeded(train(tmp_path, "--demos", demos_file, *SMALL, "--drop-cond", 0.2, "--out", "run"))
-    scored = run(tmp_path, "eval.py", "run", "--episodes", 1, "--guidance", 1.5)
+    scored = run(tmp_path, "eval.py", "run", "--episodes", 1, "--max-steps", 20, "--guidance", 1.5)
     assert "ancestral, guidance 1.5, executing" in succeeded(scored)
 
 

@@ -1,4 +1,4 @@
-"""The suite finds the defects of published code: a sample of tests/mutants.py."""
+"""The suite finds defects of published code: one here, all by `python tests/mutants.py`."""
 import re
 
 import mutants
@@ -24,5 +24,5 @@ def test_every_defect_has_a_source_and_one_place(name):
 
 
 @pytest.mark.slow
-def test_planted_defects_are_found():
-    assert mutants.hunt(mutants.chosen(["optim"])[::3]) == []
+def test_a_planted_defect_is_found():
+    assert mutants.hunt(mutants.chosen(["optim"])[:1]) == []

@@ -25,11 +25,13 @@ def test_both_files_are_small():
 
 
 @pytest.mark.slow
-def test_every_shipped_episode_replays_to_its_recorded_states(shipped):
+def test_shipped_episodes_replay_to_their_recorded_states(shipped):
+    """Every third, of those from the seeds' own starts and of those from given ones."""
     env = PushTEnv()
     rounding = np.array([1 / 128] * 4 + [1 / 8192]) + 1e-6  # half of it
     starts = np.r_[0, shipped["episode_ends"]]
-    for seed, given, begin, end in zip(shipped["seed"], shipped["start"], starts, starts[1:]):
+    episodes = list(zip(shipped["seed"], shipped["start"], starts, starts[1:]))
+    for seed, given, begin, end in episodes[::3]:
         sampled = np.isnan(given).any()
         options = None if sampled else {"state": given, "order": "exact"}
         start, _ = env.reset(seed=int(seed), options=options)
