@@ -59,7 +59,7 @@ TESTS = {  # a file of the package, and the tests that belong to it
     "pusht/__main__": "pusht/command_table", "pusht/env": "pusht/env",
     "pusht/features": "pusht/features", "pusht/geometry": "pusht/geometry",
     "pusht/rollout": "pusht/rollout", "pusht/scores": "pusht/scores",
-    "pusht/setting": "commands options", "pusht/workers": "pusht/workers",
+    "pusht/setting": "pusht/setting options", "pusht/workers": "pusht/workers",
     "pusht/data/collect": "pusht/expert options", "pusht/data/expert": "pusht/expert",
     "pusht/study/bound": "pusht/bound_of_plans options",
     "pusht/study/candidates": "pusht/candidates",
@@ -67,8 +67,8 @@ TESTS = {  # a file of the package, and the tests that belong to it
     "pusht/study/disturbances": "pusht/candidates", "pusht/study/forks": "pusht/forks options",
     "pusht/view/charts": "pusht/charts", "pusht/view/drawing": "pusht/drawing",
     "pusht/view/films": "pusht/films options", "pusht/view/record": "pusht/record options",
-    "pusht/view/watch": "pusht/watch options", "pusht/view/windows": "pusht/watch pusht/record",
-    "train": "options commands", "eval": "options eval"}
+    "pusht/view/watch": "pusht/watch options", "pusht/view/windows": "pusht/windows",
+    "train": "scripts options", "eval": "scripts options"}
 
 
 class Hunt:
