@@ -6,13 +6,13 @@ alpha_bar[0] = 1, so that table[t] belongs to timestep t.
 
 Shapes: x0, x_t, eps are (B, H, D): batch, horizon, action dimension. t is an int array (B,), or one
 int for the whole batch, in 1..T (p_sample takes one int). Tables are float64; results have the
-precision of x. x0 may be an array or a Tensor.
+precision of x. x0 may be an array or, on an open tape, a Tensor; then results are Tensors.
 """
 import numpy as np
 
 from . import tensor as tn
 from .layers import mse
-from .tensor import Tensor, stop_gradient, tensor
+from .tensor import constant
 
 # ---- noise schedule ------------------------------------------------------------------------------
 
@@ -241,8 +241,8 @@ def l_simple(schedule, eps_theta, x0, t, eps, cond, weight):
     """Eq. 11: L_simple = E[lambda(t) ||eps - eps_theta(x_t, t)||^2].
 
     The mean over batch, horizon and dimensions, for t (B,) by eq. 12 and eps ~ N(0, I).
-    cond (B, F): what the network may know besides. weight: a table of lambda (T+1,). Returns a
-    Tensor with one number.
+    cond (B, F): what the network may know besides. weight: a table of lambda (T+1,). Returns one
+    number, on an open tape a Tensor.
     """
     x_t = q_sample(schedule, x0, t, eps)
     return mse(eps_theta(x_t, t, cond), eps, gather(weight, t, x0))
@@ -292,7 +292,7 @@ def learned_variance(schedule, v, x_t, t):
 
 
 def p_mean_variance(schedule, eps_theta, x_t, t, cond, variance="beta-tilde", clip=None):
-    """Eq. 6: mean and variance, two Tensors, of p_theta(x_{t-1} | x_t) = N(mu_theta, Sigma_theta).
+    """Eq. 6: mean and variance of p_theta(x_{t-1} | x_t) = N(mu_theta, Sigma_theta).
 
     variance: "beta-tilde" or "beta" (see fixed_variance), or "learned", if the network predicts v.
     clip: see mean_from_eps.
@@ -302,7 +302,7 @@ def p_mean_variance(schedule, eps_theta, x_t, t, cond, variance="beta-tilde", cl
         sigma2 = learned_variance(schedule, v, x_t, t)
     else:
         eps_hat = eps_theta(x_t, t, cond)
-        sigma2 = tensor(gather(fixed_variance(schedule, variance), t, x_t))
+        sigma2 = gather(fixed_variance(schedule, variance), t, x_t)
     return mean_from_eps(schedule, eps_hat, x_t, t, clip), sigma2
 
 
@@ -312,7 +312,7 @@ def prior(shape, rng, dtype=np.float32):
 
 
 def p_sample(schedule, eps_theta, x_t, t, cond, rng, variance="beta-tilde", clip=None):
-    """A sample of p_theta(x_{t-1} | x_t), a Tensor: mean + sigma z, z ~ N(0, I) (Ho, algorithm 2).
+    """A sample of p_theta(x_{t-1} | x_t): mean + sigma z, z ~ N(0, I) (Ho, algorithm 2).
 
     t: one int. The last step, t = 1, returns the mean, which is the predicted x_0 (c_x0 = 1,
     c_xt = 0). It adds no noise: with sigma^2 = beta_tilde_1 there is none, and for any other sigma
@@ -327,13 +327,13 @@ def p_sample(schedule, eps_theta, x_t, t, cond, rng, variance="beta-tilde", clip
 def ancestral_sampling(schedule, eps_theta, x_T, cond, rng, variance="beta-tilde", clip=None):
     """Eq. 14: from x_T through the learned transitions down to x_0; yields x_T, x_{T-1}, .., x_0.
 
-    If x_T is a Tensor, so are all x_t, and x_0 can be differentiated through the chain.
+    If x_T is a Tensor and a tape is open, so are all x_t: x_0 can be differentiated through the
+    chain.
     """
     x = x_T
     yield x
     for t in range(schedule.T, 0, -1):
         x = p_sample(schedule, eps_theta, x, t, cond, rng, variance, clip)
-        x = x if isinstance(x_T, Tensor) else x.data
         yield x
 
 
@@ -346,7 +346,7 @@ def gaussian_kl(mean, variance, other_mean, other_variance):
 
 
 def bound_term(schedule, eps_theta, x0, x_t, t, cond, variance="beta"):
-    """Eq. 9: the bound's term for t (Ho eq. 5), in nats, a Tensor (B, H, D).
+    """Eq. 9: the bound's term for t (Ho eq. 5), in nats (B, H, D).
 
     -E_q[log p_theta(x_{t-1} | x_t)] less the entropy of q(x_{t-1} | x_t, x_0), which is
 
@@ -389,7 +389,7 @@ def variational_bound(schedule, eps_theta, x0, cond, rng, variance="beta"):
     terms = []
     for t in range(1, schedule.T + 1):
         x_t = q_sample(schedule, x0, t, rng.standard_normal(x0.shape, dtype=x0.dtype))
-        terms.append(bound_term(schedule, eps_theta, x0, x_t, t, cond, variance).data.mean())
+        terms.append(bound_term(schedule, eps_theta, x0, x_t, t, cond, variance).mean())
     mean, variance_T = q_mean_variance(schedule, x0, schedule.T)
     return np.array([*terms, gaussian_kl(mean, variance_T, 0, 1).mean()], np.float64)
 
@@ -398,15 +398,15 @@ def l_vlb(schedule, eps_theta, x0, t, eps, cond, weight=None, variance="learned"
     """Eq. 10 as an objective: T E_t[L_{t-1}] for t as in eq. 12, which is L_0 + .. + L_{T-1}.
 
     L_T does not depend on theta. With a fixed variance the gradient is T times that of L_simple
-    with lambda = `bound_weight`. `weight` is not used. Returns a Tensor with one number.
+    with lambda = `bound_weight`. `weight` is not used. Returns one number.
     """
     x_t = q_sample(schedule, x0, t, eps)
     terms = bound_term(schedule, eps_theta, x0, x_t, t, cond, variance)
-    return tn.sum(terms) * (schedule.T / terms.data.size)
+    return tn.sum(terms) * (schedule.T / terms.size)
 
 
 def l_hybrid(schedule, eps_theta, x0, t, eps, cond, weight, share=1e-3):
-    """L_simple + share L_vlb (Nichol & Dhariwal 2021, eq. 16). Returns a Tensor with one number.
+    """L_simple + share L_vlb (Nichol & Dhariwal 2021, eq. 16). Returns one number.
 
     The mean is learned from the first term alone, the variance from the second, in which eps_hat is
     held constant.
@@ -414,9 +414,9 @@ def l_hybrid(schedule, eps_theta, x0, t, eps, cond, weight, share=1e-3):
     x_t = q_sample(schedule, x0, t, eps)
     eps_hat, v = eps_theta.with_variance(x_t, t, cond)
     sigma2 = learned_variance(schedule, v, x_t, t)
-    mean = mean_from_eps(schedule, stop_gradient(eps_hat), x_t, t)
+    mean = mean_from_eps(schedule, constant(eps_hat), x_t, t)
     terms = _bound_term(schedule, mean, sigma2, x0, x_t, t)
-    vlb = tn.sum(terms) * (share * schedule.T / terms.data.size)
+    vlb = tn.sum(terms) * (share * schedule.T / terms.size)
     return mse(eps_hat, eps, gather(weight, t, x0)) + vlb
 
 

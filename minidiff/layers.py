@@ -4,27 +4,24 @@ The elementary operations of tensor.py give the same results (tests/test_autogra
 layer so). Fused, with the backward worked out by hand, a layer passes over each big array as few
 times as it can, and a training step is about as fast as PyTorch's.
 """
-import functools
-
 import numpy as np
 
-from .tensor import elementwise, mismatch, record, tensor
+from .tensor import elementwise, mismatch, operation
 
 
-def linear(x, W, b):
-    """x W + b. x: (..., I), W: (I, O), b: (O,) -> (..., O)."""
-    x = tensor(x)
-    rows = _rows(x.data)
-    if rows.shape[1:] != W.data.shape[:1] or W.data.shape[1:] != b.data.shape:
+@operation
+def linear(x, W, b=None):
+    """x W + b. x: (..., I), W: (I, O), b: (O,) or None -> (..., O)."""
+    rows = _rows(x)
+    if W.ndim != 2 or rows.shape[1] != len(W) or b is not None and W.shape[1:] != b.shape:
         raise mismatch("linear", x=x, W=W, b=b)
-    y = rows @ W.data
-    y += b.data
-
-    def backward(g):
-        g = _rows(g)
-        gx = (g @ W.data.T).reshape(x.shape) if x.needs_grad else None
-        return gx, rows.T @ g, g.sum(0)
-    return record(y if x.data.ndim == 2 else y.reshape(x.shape[:-1] + b.shape), (x, W, b), backward)
+    y = rows @ W
+    if b is not None:
+        y += b
+    return (y if x.ndim == 2 else y.reshape(*x.shape[:-1], W.shape[1]),
+            lambda g: (_rows(g) @ W.T).reshape(x.shape),
+            lambda g: rows.T @ _rows(g),
+            lambda g: _rows(g).sum(0))
 
 
 def _rows(a):
@@ -32,6 +29,7 @@ def _rows(a):
     return a if a.ndim == 2 else a.reshape(-1, a.shape[-1])
 
 
+@operation
 def conv1d(x, W, b):
     """Convolution along time, padded with zeros to the same length, for an odd kernel of K taps.
 
@@ -41,34 +39,36 @@ def conv1d(x, W, b):
     matrix product over a contiguous stretch of the input: no patches are copied, which saves K
     copies of x.
     """
-    x = tensor(x)
-    K = len(W.data)
-    if x.data.ndim != 3 or W.data.ndim != 3 or K % 2 == 0:
+    K = len(W)
+    if x.ndim != 3 or W.ndim != 3 or K % 2 == 0:
         raise mismatch("conv1d", x=x, W=W, b=b)
     if x.shape[2] != W.shape[1] or W.shape[2:] != b.shape:
         raise mismatch("conv1d", x=x, W=W, b=b)
-    H = len(x.data)
+    H = len(x)
     middle = K // 2
     side_taps = [tap for tap in range(K) if tap != middle and abs(tap - middle) < H]
 
-    y = _rows(x.data) @ W.data[middle]  # the middle tap reads every step
-    y += b.data
-    y = y.reshape(H, -1, len(b.data))
+    y = (_rows(x) @ W[middle]).reshape(H, -1, len(b))  # the middle tap reads every step
+    y += b
     for j in side_taps:
         into, out = _stretch(j - middle, H)
-        y[out] += (_rows(x.data[into]) @ W.data[j]).reshape(y[out].shape)
+        y[out] += (_rows(x[into]) @ W[j]).reshape(y[out].shape)
 
-    def backward(g):
-        gW = np.zeros_like(W.data)
-        gW[middle] = _rows(x.data).T @ _rows(g)
-        gx = (_rows(g) @ W.data[middle].T).reshape(x.shape) if x.needs_grad else None
+    def gradient_of_x(g):
+        gx = (_rows(g) @ W[middle].T).reshape(x.shape)
         for j in side_taps:
             into, out = _stretch(j - middle, H)
-            gW[j] = _rows(x.data[into]).T @ _rows(g[out])
-            if x.needs_grad:
-                gx[into] += (_rows(g[out]) @ W.data[j].T).reshape(gx[into].shape)
-        return gx, gW, _rows(g).sum(0)
-    return record(y, (x, W, b), backward)
+            gx[into] += (_rows(g[out]) @ W[j].T).reshape(gx[into].shape)
+        return gx
+
+    def gradient_of_W(g):
+        gW = np.zeros_like(W)
+        gW[middle] = _rows(x).T @ _rows(g)
+        for j in side_taps:
+            into, out = _stretch(j - middle, H)
+            gW[j] = _rows(x[into]).T @ _rows(g[out])
+        return gW
+    return y, gradient_of_x, gradient_of_W, lambda g: _rows(g).sum(0)
 
 
 def _stretch(shift, H):
@@ -78,34 +78,21 @@ def _stretch(shift, H):
     return slice(0, H + shift), slice(-shift, H)
 
 
-def layernorm(x, gain, bias, eps=1e-5):
-    """gain (x - mean) / sqrt(var + eps) + bias, with mean and variance over the last axis.
+@operation
+def rmsnorm(x, eps=1e-5):
+    """x / sqrt(mean(x^2) + eps), with the mean over the last axis (Zhang & Sennrich 2019).
 
-    x: (..., C); gain, bias: (C,). Means are taken as matrix products, which are faster than x.mean.
+    x: (..., C). It has no gain: the matrix that follows can learn it.
     """
-    n = x.data.shape[-1]
-    if (n,) != gain.data.shape or (n,) != bias.data.shape:
-        raise mismatch("layernorm", x=x, gain=gain, bias=bias)
-    average = _average(n, x.data.dtype)
-    xhat = x.data - x.data @ average
-    rstd = 1 / np.sqrt(_row_dot(xhat, xhat) / n + eps)
-    xhat *= rstd
-    y = xhat * gain.data
-    y += bias.data
+    n = x.shape[-1]
+    rms = np.sqrt(_row_dot(x, x) / n + eps)  # (..., 1)
+    y = x / rms
 
-    def backward(g):
-        gxhat = g * gain.data
-        gx = gxhat - gxhat @ average
-        gx -= xhat * (_row_dot(gxhat, xhat) / n)
-        gx *= rstd
-        return gx, np.einsum("nc,nc->c", _rows(g), _rows(xhat)), _rows(g).sum(0)
-    return record(y, (x, gain, bias), backward)
-
-
-@functools.cache
-def _average(n, dtype):
-    """The column that a matrix is multiplied by to give the mean of each of its rows."""
-    return np.full((n, 1), 1 / n, dtype)
+    def gradient(g):
+        gx = g - y * (_row_dot(g, y) / n)
+        gx /= rms
+        return gx
+    return y, gradient
 
 
 def _row_dot(a, b):
@@ -113,6 +100,7 @@ def _row_dot(a, b):
     return (a[..., None, :] @ b[..., None])[..., 0]
 
 
+@operation
 def groupnorm(x, gain, bias, groups, eps=1e-5):
     """gain xhat + bias, xhat = (x - mean) / sqrt(var + eps), per sample.
 
@@ -122,7 +110,7 @@ def groupnorm(x, gain, bias, groups, eps=1e-5):
     Fused, all that is done to the big arrays is array * (B, C) + (B, C). With <> for the group
     mean, the gradient is gx = (gain g - <gain g> - xhat <gain g xhat>) / sqrt(var + eps).
     """
-    if x.data.ndim != 3 or x.shape[2] % groups:
+    if x.ndim != 3 or x.shape[2] % groups:
         raise mismatch(f"groupnorm with {groups} groups", x=x, gain=gain, bias=bias)
     if gain.shape != bias.shape or gain.shape not in (x.shape[1:], x.shape[2:]):
         raise mismatch(f"groupnorm with {groups} groups", x=x, gain=gain, bias=bias)
@@ -132,29 +120,33 @@ def groupnorm(x, gain, bias, groups, eps=1e-5):
     def over_group(a):  # (B, C) -> the mean over each group, repeated to (B, C)
         return np.repeat(a.reshape(B, groups, -1).sum(2) / n, C // groups, axis=1)
 
-    centred = x.data - over_group(np.einsum("hbc->bc", x.data))
+    centred = x - over_group(np.einsum("hbc->bc", x))
     rstd = (over_group(np.einsum("hbc,hbc->bc", centred, centred)) + eps) ** -0.5
-    scale = gain.data * rstd
+    scale = gain * rstd
     y = centred * scale
-    y += bias.data
+    y += bias
 
-    def backward(g):
-        gbias = np.einsum("hbc->bc", g)
-        ggain = np.einsum("hbc,hbc->bc", g, centred) * rstd  # the sum over time of g xhat
-        gx = centred * (over_group(gain.data * ggain) * -rstd * rstd)
-        gx -= over_group(gain.data * gbias) * rstd
+    last = [None, None, None]  # g, and its sums, which all three gradients need
+
+    def sums(g):  # over time: of g xhat, and of g
+        if last[0] is not g:
+            ggain = np.einsum("hbc,hbc->bc", g, centred) * rstd
+            last[:] = g, ggain, np.einsum("hbc->bc", g)
+        return last[1:]
+
+    def gradient_of_x(g):
+        ggain, gbias = sums(g)
+        gx = centred * (over_group(gain * ggain) * -rstd * rstd)
+        gx -= over_group(gain * gbias) * rstd
         gx += g * scale
-        return gx, ggain, gbias
-    return record(y, (x, gain, bias), backward)
+        return gx
+    return y, gradient_of_x, lambda g: sums(g)[0], lambda g: sums(g)[1]
 
 
+@operation
 def mse(prediction, target, weight=1.0):
     """The mean of weight (prediction - target)^2; weight broadcasts and takes no gradient."""
     prediction, target, error = elementwise("mse", np.subtract, prediction, target)
     weighted = weight * error
     y = np.asarray(weighted.ravel() @ error.ravel() / error.size)
-
-    def backward(g):
-        weighted_g = weighted * (2 * g / error.size)
-        return weighted_g, -weighted_g
-    return record(y, (prediction, target), backward)
+    return y, lambda g: weighted * (2 * g / error.size), lambda g: weighted * (-2 * g / error.size)

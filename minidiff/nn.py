@@ -6,8 +6,8 @@ and the preconditioning; `MLP` and `ConvNet` are the networks inside it.
 """
 import numpy as np
 
-from .layers import conv1d, groupnorm, layernorm, linear
-from .tensor import Tensor, concat, reshape, silu, swapaxes, tensor
+from .layers import conv1d, groupnorm, linear, rmsnorm
+from .tensor import Tensor, concat, constant, reshape, silu, swapaxes
 
 EMBEDDING = 64  # dimensions of the time embedding
 MOST = 2**26  # parameters of a network: a quarter of a gigabyte
@@ -30,7 +30,7 @@ def parameters(shapes, rng, zero=()):
             part[:] = 1
         elif name.endswith("W") and name not in zero:
             part[:] = rng.standard_normal(part.size) / np.sqrt(np.prod(shape[:-1]))
-        params[name] = Tensor(part.reshape(shape), needs_grad=True)
+        params[name] = Tensor(part.reshape(shape))
     return theta, params
 
 
@@ -81,9 +81,8 @@ class Denoiser:
 
     def with_variance(self, x_t, t, cond):
         """eps_theta, and v of the variance or None where it is not learned, both (B, H, D)."""
-        x_t = tensor(x_t)
         D = x_t.shape[2]
-        embedding = np.broadcast_to(self.embedding[t], (len(x_t.data), EMBEDDING))
+        embedding = self.embedding[np.full(len(x_t), t)]  # (B, EMBEDDING)
         scaled = x_t * self.c_in[t] if self.precondition else x_t
         F = self.net(scaled, embedding, cond)
         v = None
@@ -106,53 +105,53 @@ class Network:
     A copy or a pickle keeps them together.
     """
 
+    def freeze(self):
+        """From here on the weights are constants: gradients go to samples alone."""
+        self.params = {name: constant(p) for name, p in self.params.items()}
+
     def __getstate__(self):
-        layout = {name: (p.data.shape, p.needs_grad) for name, p in self.params.items()}
+        layout = {name: (p.shape, type(p)) for name, p in self.params.items()}
         return self.__dict__ | {"params": layout}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
         self.params, start = {}, 0
-        for name, (shape, needs_grad) in state["params"].items():
+        for name, (shape, kind) in state["params"].items():
             size = int(np.prod(shape))
             part = self.theta[start:start + size].reshape(shape)
-            self.params[name] = Tensor(part, needs_grad)
+            self.params[name] = Tensor(part) if kind is Tensor else part
             start += size
 
 
 class MLP(Network):
     """A residual MLP on the flattened chunk.
 
-    Linear; `blocks` times h <- h + Linear(SiLU(Linear(LayerNorm(h)))); then a head of the same
-    layers, which is not a residual. x_shape: (H, D); the output is (B, H, outputs D). The last
-    Linear of a block starts at zero, so that every block begins as the identity.
+    h = W x; `blocks` times h <- h + W SiLU(W RMSNorm(h)), with matrices of their own; then a head
+    of the same layers, which is not a residual. x_shape: (H, D); the output is (B, H, outputs D).
+    The last matrix of a block starts at zero, so that every block begins as the identity. No layer
+    has a bias: cos(1e-4 t), the last number of the time embedding, is nearly 1.
     """
 
     def __init__(self, x_shape, cond_dim, rng, width, blocks, outputs=1):
         H, D = x_shape
         self.blocks = blocks
         self.y_shape = H, outputs * D
-        shapes = {"in.W": (H * D + EMBEDDING + cond_dim, width), "in.b": (width,)}
+        shapes = {"in.W": (H * D + EMBEDDING + cond_dim, width)}
         for i in range(blocks + 1):
             out = width if i < blocks else H * outputs * D  # the last is the head
-            shapes |= {f"{i}.gain": (width,), f"{i}.bias": (width,),
-                       f"{i}.1.W": (width, width), f"{i}.1.b": (width,),
-                       f"{i}.2.W": (width, out), f"{i}.2.b": (out,)}
+            shapes |= {f"{i}.1.W": (width, width), f"{i}.2.W": (width, out)}
         self.theta, self.params = parameters(shapes, rng, [f"{i}.2.W" for i in range(blocks)])
 
     def __call__(self, x, embedding, cond):
-        p = self.params
-        h = concat([reshape(x, len(x.data), -1), embedding, cond])  # (B, H D + EMBEDDING + F)
-        h = linear(h, p["in.W"], p["in.b"])  # (B, width)
+        x = concat(reshape(x, len(x), -1), embedding, cond)  # (B, H D + EMBEDDING + F)
+        h = linear(x, self.params["in.W"])  # (B, width)
         for i in range(self.blocks):
             h = h + self.block(i, h)
         return reshape(self.block(self.blocks, h), -1, *self.y_shape)  # (B, H, outputs D)
 
     def block(self, i, h):
-        p = self.params
-        h = layernorm(h, p[f"{i}.gain"], p[f"{i}.bias"])
-        h = silu(linear(h, p[f"{i}.1.W"], p[f"{i}.1.b"]))
-        return linear(h, p[f"{i}.2.W"], p[f"{i}.2.b"])
+        h = silu(linear(rmsnorm(h), self.params[f"{i}.1.W"]))
+        return linear(h, self.params[f"{i}.2.W"])
 
 
 class ConvNet(Network):
@@ -187,7 +186,7 @@ class ConvNet(Network):
     def __call__(self, x, embedding, cond):
         p = self.params
         C = self.width
-        context = linear(concat([embedding, cond]), p["context.W"], p["context.b"])
+        context = linear(concat(embedding, cond), p["context.W"], p["context.b"])
         context = silu(context)  # (B, hidden)
         start = reshape(linear(context, p["start.W"], p["start.b"]), -1, self.H, C)  # (B, H, C)
         h = conv1d(swapaxes(x, 0, 1), p["in.W"], p["in.b"]) + swapaxes(start, 0, 1)  # (H, B, C)

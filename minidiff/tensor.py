@@ -1,18 +1,21 @@
 """Reverse-mode automatic differentiation over NumPy arrays.
 
-Each operation below computes its result with NumPy and hands `record` a function `backward`, which
-turns the gradient of the result into the gradients of the inputs: the chain rule for that one
-operation. While a `Tape` is open, it keeps these functions in the order of computation;
-`tape.backward(loss)` calls them from the last to the first:
+A `Tensor` is a variable: an array by which a gradient is wanted. Plain arrays are constants.
+
+Each operation below is a function of arrays. It returns its result and, for each input, a function
+that turns the gradient of the result into the gradient of that input: the chain rule for that one
+operation. While a `Tape` is open, an operation on a Tensor gives a Tensor, and the tape keeps these
+functions in the order of computation; `tape.backward(loss)` calls them from the last to the first:
 
     with Tape() as tape:
         loss = tn.sum((x * w - y) * (x * w - y))
     tape.backward(loss)                       # now w.grad holds dloss/dw
 
-Outside a tape nothing is recorded: sampling costs no more than its arithmetic. There is no
-recursion, so depth is limited by memory alone. The precision is that of the inputs: float32 to
-train, float64 in the tests.
+Without an open tape an operation gives an array: sampling costs no more than its arithmetic. There
+is no recursion, so depth is limited by memory alone. The precision is that of the inputs: float32
+to train, float64 in the tests.
 """
+import functools
 import threading
 
 import numpy as np
@@ -24,21 +27,22 @@ class Tensor:
     """An array, and the gradient of the loss with respect to it.
 
     data: ndarray of any shape, of real or complex floating-point numbers; integers and booleans
-    become float64. needs_grad: gradients flow to (or through) this tensor. grad: None, or an array
-    of the shape of data, to which every `Tape.backward` adds; set it back to None between steps.
+    become float64. grad: None, or an array of the shape of data, to which every `Tape.backward`
+    adds; set it back to None between steps.
     """
-    __slots__ = ("data", "grad", "needs_grad")
+    __slots__ = ("data", "grad")
     __array_ufunc__ = None  # so that `ndarray * Tensor` comes to Tensor.__rmul__
 
-    def __init__(self, data, needs_grad=False):
+    def __init__(self, data):
         self.data = np.asarray(data)
         if self.data.dtype.kind not in "fc":
             self.data = _floats(self.data)
         self.grad = None
-        self.needs_grad = needs_grad
 
     shape = property(lambda self: self.data.shape)
     dtype = property(lambda self: self.data.dtype)
+    size = property(lambda self: self.data.size)
+    __len__ = lambda self: len(self.data)
     __repr__ = lambda self: f"Tensor({self.data!r})"
     __add__ = __radd__ = lambda a, b: add(a, b)
     __mul__ = __rmul__ = lambda a, b: multiply(a, b)
@@ -56,11 +60,16 @@ def _floats(data):
     return data.astype(np.float64)
 
 
+def constant(x):
+    """The array of a Tensor, through which no gradient flows; arrays and numbers as they are."""
+    return x.data if isinstance(x, Tensor) else x
+
+
 class Tape:
     """The record of a computation, in order. Tapes nest: only the innermost open one records."""
 
     def __init__(self):
-        self._entries = []  # (result, inputs, backward)
+        self._entries = []  # (result, inputs, their backward functions)
 
     def __enter__(self):
         self._outer = getattr(_open, "tape", None)
@@ -71,15 +80,16 @@ class Tape:
         _open.tape = self._outer
 
     def backward(self, result, grad=None):
-        """Add d(result . grad)/dx to x.grad for every leaf x that needs it; grad is 1 by default.
+        """Add d(result . grad)/dx to x.grad for every Tensor x that was an input, and no result.
 
-        This empties the tape, which frees each intermediate array as soon as it has served. So a
-        tape is read once. ValueError for a result that this tape has not recorded.
+        grad is 1 by default. This empties the tape, which frees each intermediate array as soon as
+        it has served. So a tape is read once. ValueError for a result that this tape has not
+        recorded.
         """
         if not any(out is result for out, _, _ in reversed(self._entries)):
             raise ValueError("backward: this tape has not recorded the result: it was computed "
-                             "outside it, or depends on nothing that needs a gradient, or the "
-                             "tape has been read already")
+                             "outside it, or depends on no Tensor, or the tape has been read "
+                             "already")
         result.grad = np.ones_like(result.data) if grad is None else np.asarray(grad, result.dtype)
         while self._entries:
             out, inputs, backward = self._entries.pop()
@@ -87,23 +97,34 @@ class Tape:
             out.grad = None
             if grad is None:
                 continue  # this branch does not lead to the result
-            for x, g in zip(inputs, backward(grad)):
-                if x.needs_grad:
-                    g = np.asarray(_sum_to(g, x.data.shape), x.data.dtype)
+            for x, gradient_of in zip(inputs, backward):
+                if isinstance(x, Tensor):
+                    g = np.asarray(_sum_to(gradient_of(grad), x.data.shape), x.data.dtype)
                     # a sum over paths; never in place, since g may be shared
                     x.grad = g if x.grad is None else x.grad + g
 
 
-def record(data, inputs, backward):
-    """The result of an operation, and, on an open tape, the way back to its inputs."""
-    if data.ndim == 0:  # NumPy 1 takes numbers without dimensions as float64
-        data = np.asarray(data, np.result_type(*[x.data.dtype for x in inputs]))
-    out = Tensor(data)
-    tape = getattr(_open, "tape", None)
-    if tape is not None and any([x.needs_grad for x in inputs]):
-        out.needs_grad = True
+def operation(forward):
+    """An operation on Tensors and arrays, made of one on arrays alone.
+
+    forward(*arrays, **options) -> result, and a function (gradient of the result -> gradient of
+    the input) for each input.
+    """
+    @functools.wraps(forward)
+    def apply(*inputs, **options):
+        y, *backward = forward(*[x.data if isinstance(x, Tensor) else x for x in inputs], **options)
+        tape = getattr(_open, "tape", None)
+        if tape is None:
+            return y
+        variables = [x for x in inputs if isinstance(x, Tensor)]
+        if not variables:
+            return y
+        if y.ndim == 0:  # NumPy 1 takes numbers without dimensions as float64
+            y = np.asarray(y, np.result_type(*[x.data.dtype for x in variables]))
+        out = Tensor(y)
         tape._entries.append((out, inputs, backward))
-    return out
+        return out
+    return apply
 
 
 def _sum_to(g, shape):
@@ -115,143 +136,152 @@ def _sum_to(g, shape):
     return g.sum(axis=repeated, keepdims=True)
 
 
-def tensor(x, like=None):
-    """x as a Tensor; Python numbers take the precision of `like`, so 2 * float32 stays float32."""
-    if isinstance(x, Tensor):
-        return x
-    if np.isscalar(x) and hasattr(like, "dtype") and like.dtype.kind in "fc":
-        return Tensor(np.asarray(x, like.dtype))
-    return Tensor(x)
-
-
-def stop_gradient(x):
-    """x as a constant: the same data, through which no gradient flows."""
-    return Tensor(x.data)
-
-
-def elementwise(name, f, a, b):
-    """Both operands as Tensors, and f of their data with NumPy's broadcasting."""
-    a = tensor(a, like=b)
-    b = tensor(b, like=a)
-    try:
-        return a, b, f(a.data, b.data)
-    except ValueError:
-        raise ValueError(f"{name}: shapes {a.shape} and {b.shape} do not broadcast "
-                         "together") from None
-
-
-def mismatch(name, **tensors):
+def mismatch(name, **arrays):
     """The error that says which operation met which shapes."""
-    shapes = ", ".join(f"{key} {x.shape}" for key, x in tensors.items())
+    shapes = ", ".join(f"{key} {np.shape(x)}" for key, x in arrays.items())
     return ValueError(f"{name}: shapes do not fit: {shapes}")
 
 
 # ---- element by element --------------------------------------------------------------------------
 
+def elementwise(name, f, a, b):
+    """Both operands as arrays, and f of them with NumPy's broadcasting.
+
+    Numbers take the precision of the other operand, so 2 * float32 stays float32.
+    """
+    a, b = _matched(a, b), _matched(b, a)
+    try:
+        return a, b, f(a, b)
+    except ValueError:
+        raise ValueError(f"{name}: shapes {np.shape(a)} and {np.shape(b)} do not broadcast "
+                         "together") from None
+
+
+def _matched(x, other):
+    if np.isscalar(x) and hasattr(other, "dtype") and other.dtype.kind in "fc":
+        return np.asarray(x, other.dtype)
+    return np.asarray(x)
+
+
+@operation
 def add(a, b):
     a, b, y = elementwise("add", np.add, a, b)
-    return record(y, (a, b), lambda g: (g, g))
+    return y, lambda g: g, lambda g: g
 
 
+@operation
 def subtract(a, b):
     a, b, y = elementwise("subtract", np.subtract, a, b)
-    return record(y, (a, b), lambda g: (g, -g))
+    return y, lambda g: g, lambda g: -g
 
 
+@operation
 def multiply(a, b):
     a, b, y = elementwise("multiply", np.multiply, a, b)
-    return record(y, (a, b), lambda g: (g * b.data, g * a.data))
+    return y, lambda g: g * b, lambda g: g * a
 
 
+@operation
 def divide(a, b):
     a, b, y = elementwise("divide", np.divide, a, b)
-    return record(y, (a, b), lambda g: (g / b.data, -g * y / b.data))
+    return y, lambda g: g / b, lambda g: -g * y / b
 
 
+@operation
 def exp(a):
-    y = np.exp(a.data)
-    return record(y, (a,), lambda g: (g * y,))
+    y = np.exp(a)
+    return y, lambda g: g * y
 
 
+@operation
 def log(a):
-    return record(np.log(a.data), (a,), lambda g: (g / a.data,))
+    return np.log(a), lambda g: g / a
 
 
+@operation
 def sqrt(a):
-    y = np.sqrt(a.data)
-    return record(y, (a,), lambda g: (g / (2 * y),))
+    y = np.sqrt(a)
+    return y, lambda g: g / (2 * y)
 
 
+@operation
 def clip(a, low, high):
-    """a within low..high; no gradient where it was cut."""
-    y = np.clip(a.data, low, high)
-    return record(y, (a,), lambda g: (g * (y == a.data),))
+    """a within low..high, two numbers; no gradient where it was cut."""
+    y = np.minimum(np.maximum(a, low), high)  # faster than np.clip on small arrays
+    return y, lambda g: g * (y == a)
 
 
+@operation
 def silu(x):
     """x sigmoid(x); the sigmoid is written by tanh, which cannot overflow."""
-    x = tensor(x)
-    s = np.tanh(x.data * 0.5)
+    s = np.tanh(x * 0.5)
     s += 1
     s *= 0.5
-    y = x.data * s
+    y = x * s
 
-    def backward(g):
+    def gradient(g):
         d = 1 - s  # silu' = s + y (1 - s)
         d *= y
         d += s
         d *= g
-        return d,
-    return record(y, (x,), backward)
+        return d
+    return y, gradient
 
 
 # ---- shape ---------------------------------------------------------------------------------------
 
+@operation
 def sum(x, axis=None, keepdims=False):
     """The sum over `axis` (an int, a tuple, or None for all)."""
-    y = x.data.sum(axis=axis, keepdims=keepdims)
+    y = x.sum(axis=axis, keepdims=keepdims)
 
-    def backward(g):
+    def gradient(g):
         if axis is not None and not keepdims:
             g = np.expand_dims(g, axis)
-        return np.broadcast_to(g, x.shape),
-    return record(y, (x,), backward)
+        return np.broadcast_to(g, x.shape)
+    return y, gradient
 
 
+@operation
 def reshape(x, *shape):
     try:
-        y = x.data.reshape(shape)
+        y = x.reshape(shape)
     except ValueError:
         raise ValueError(f"reshape: shape {x.shape} does not fit into {shape}") from None
-    return record(y, (x,), lambda g: (g.reshape(x.shape),))
+    return y, lambda g: g.reshape(x.shape)
 
 
+@operation
 def swapaxes(x, i, j):
-    return record(x.data.swapaxes(i, j), (x,), lambda g: (g.swapaxes(i, j),))
+    return x.swapaxes(i, j), lambda g: g.swapaxes(i, j)
 
 
+@operation
 def getitem(x, index):
     """x[index], for any index of NumPy's. What is picked twice gets both gradients."""
     parts = index if isinstance(index, tuple) else (index,)
     once = all(isinstance(part, (int, slice, type(None), type(Ellipsis))) for part in parts)
 
-    def backward(g):
-        out = np.zeros_like(x.data)
+    def gradient(g):
+        out = np.zeros_like(x)
         if once:
             out[index] = g
         else:
             np.add.at(out, index, g)
-        return out,
-    return record(x.data[index], (x,), backward)
+        return out
+    return x[index], gradient
 
 
-def concat(xs, axis=-1):
+@operation
+def concat(*xs, axis=-1):
     """Join tensors along one axis."""
-    xs = [tensor(x) for x in xs]
     try:
-        y = np.concatenate([x.data for x in xs], axis)
+        y = np.concatenate(xs, axis)
     except ValueError:
         raise ValueError(f"concat: shapes {[x.shape for x in xs]} do not join along axis "
                          f"{axis}") from None
-    borders = np.cumsum([x.shape[axis] for x in xs])[:-1]
-    return record(y, xs, lambda g: np.split(g, borders, axis))
+
+    def gradient_of(k, g):
+        borders = np.cumsum([x.shape[axis] for x in xs])[:-1]
+        return np.split(g, borders, axis)[k]
+    return y, *[functools.partial(gradient_of, k) for k in range(len(xs))]

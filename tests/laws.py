@@ -1,7 +1,6 @@
 """Data laws whose ideal denoiser is known in closed form, the exact law of a sampler, and how far
 an estimate may lie from what it estimates."""
-from minidiff.diffusion import SCHEDULES, Schedule, p_mean_variance
-from minidiff.tensor import Tensor, tensor
+from minidiff.diffusion import SCHEDULES, Schedule
 
 import math
 
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 FALSE_ALARM = math.erfc(6 / math.sqrt(2))  # 2e-9: of one normal estimate at 6 standard errors
 MOST_FALSE_ALARMS = 1e-6  # of all estimates together that the suite checks
 estimates = []  # how many numbers each call of assert_close has checked
-
 
 
 def named_schedule(name, T):
@@ -47,7 +45,7 @@ def gaussian_denoiser(schedule, m, s):
     """
     def eps_theta(x_t, t, cond=None):
         ab = schedule.alpha_bar[t]
-        return tensor(np.sqrt(1 - ab) * (x_t - np.sqrt(ab) * m) / (ab * s**2 + 1 - ab))
+        return np.sqrt(1 - ab) * (x_t - np.sqrt(ab) * m) / (ab * s**2 + 1 - ab)
     return eps_theta
 
 
@@ -62,15 +60,9 @@ def mixture_denoiser(schedule, weights, means, spreads):
                 for w, m, s in zip(weights, means, spreads)]
         share = np.exp(logs - np.max(logs, axis=0))
         share /= share.sum(0)
-        return Tensor(sum(p * gaussian_denoiser(schedule, m, s)(x_t, t).data
-                          for p, m, s in zip(share, means, spreads)))
+        return sum(p * gaussian_denoiser(schedule, m, s)(x_t, t)
+                   for p, m, s in zip(share, means, spreads))
     return eps_theta
-
-
-def p_theta(*arguments, **options):
-    """Mean and variance of p_mean_variance as arrays."""
-    mean, variance = p_mean_variance(*arguments, **options)
-    return mean.data, variance.data
 
 
 def assert_close(estimate, expected, standard_error, bias=0.0):

@@ -13,12 +13,13 @@ call its function, quick ones first, then those that start processes, up to the 
 
 The survivors, which nobody noticed, are printed with the line that was changed; mutants.json keeps
 how each mutant ended. tests/README.md has the last results. Constants, fields of a dataclass and
-decorated functions stay as they are.
+decorated functions stay as they are, but for operations of the autograd.
 """
 import argparse
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import signal
@@ -38,6 +39,7 @@ from mutmut.__main__ import create_mutants_for_file
 from mutmut.configuration import config
 from mutmut.mutation.data import SourceFileMutationData
 from mutmut.mutation.diff_apply import get_diff_for_mutant
+from mutmut.mutation.file_mutation import MutationVisitor
 from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir
@@ -218,6 +220,21 @@ def end_group(pid):
         pass
 
 
+def plant(path, into):
+    """All mutants of a file. mutmut skips what is decorated; operations are to be tried too."""
+    skips = MutationVisitor._skip_node_and_children
+
+    def skips_no_operation(self, node):
+        names = [getattr(each.decorator, "value", "") for each in getattr(node, "decorators", ())]
+        return names != ["operation"] and skips(self, node)
+
+    MutationVisitor._skip_node_and_children = skips_no_operation
+    create_mutants_for_file(path, into)
+    # what it chooses is made an operation, not each mutant
+    text = re.sub(r"@operation\n(?=def \w+__mutmut)", "", into.read_text(encoding="utf-8"))
+    into.write_text(text, encoding="utf-8")
+
+
 def hunt(path, args):
     """Try the mutants of a file; add to RESULTS."""
     name = path.with_suffix("").as_posix().removeprefix("minidiff/")
@@ -228,7 +245,7 @@ def hunt(path, args):
     shutil.rmtree("mutants", ignore_errors=True)
     copy_src_dir()
     copy_also_copy_files()
-    create_mutants_for_file(path, Path("mutants") / path)
+    plant(path, Path("mutants") / path)
     data = SourceFileMutationData(path=path)
     data.load()
     known = before.get(str(path), {}) if args.again else {}

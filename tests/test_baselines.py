@@ -4,7 +4,7 @@ from minidiff.beyond.baselines import mixture_loss, mse_loss, network_output
 from minidiff.nn import EMBEDDING
 from minidiff.optim import AdamW, flat_gradient
 from minidiff.pusht.features import PUSHT
-from minidiff.tensor import Tape, Tensor
+from minidiff.tensor import Tape
 from minidiff.training import build
 
 import dataclasses
@@ -50,19 +50,19 @@ def test_the_loss_is_the_mean_squared_distance_from_the_output(batch, seed):
     _, eps_theta = make()
     x0 = rng.standard_normal((batch, 8, 2), np.float32)
     cond = rng.standard_normal((batch, COND), np.float32)
-    output = network_output(eps_theta, (8, 2), cond).data
+    output = network_output(eps_theta, (8, 2), cond)
     assert output.shape == x0.shape
     loss = mse_loss(None, eps_theta, x0, None, None, cond)
-    np.testing.assert_allclose(loss.data, ((output - x0) ** 2).mean(), rtol=1e-5)
+    np.testing.assert_allclose(loss, ((output - x0) ** 2).mean(), rtol=1e-5)
 
 
 def test_the_network_is_shown_no_noise_at_time_0():
     _, eps_theta = make()
     cond = np.random.default_rng(1).standard_normal((4, COND), np.float32)
-    nothing = Tensor(np.zeros((4, 8, 2), np.float32))
+    nothing = np.zeros((4, 8, 2), np.float32)
     expected = eps_theta.net(nothing, np.repeat(eps_theta.embedding[:1], 4, 0), cond)
     output = network_output(eps_theta, (8, 2), cond)
-    np.testing.assert_array_equal(output.data, expected.data)
+    np.testing.assert_array_equal(output, expected)
 
 
 def test_a_regressed_plan_comes_from_cond_alone_and_keeps_within_the_clip():
@@ -76,7 +76,7 @@ def test_a_regressed_plan_comes_from_cond_alone_and_keeps_within_the_clip():
         return x0
 
     first, again, clipped = plan(None), plan(None), plan(0.1)
-    np.testing.assert_array_equal(first, network_output(eps_theta, (8, 2), cond).data)
+    np.testing.assert_array_equal(first, network_output(eps_theta, (8, 2), cond))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(clipped, np.clip(first, -0.1, 0.1))
     assert np.abs(first).max() > 0.1 and np.abs(first[0] - first[1]).max() > 0.01
@@ -89,7 +89,7 @@ def test_of_two_equally_frequent_plans_a_regression_learns_the_middle():
     x0[::2] = -1
     loss = train(mse_loss, eps_theta, x0, 150)
     output = network_output(eps_theta, (8, 2), np.zeros((1, COND), np.float32))
-    assert np.abs(output.data).max() < 0.02
+    assert np.abs(output).max() < 0.02
     assert abs(loss - 1) < 0.01
 
 
@@ -124,9 +124,9 @@ def mixture_network():
 
 
 def test_log_sum_exp_does_not_overflow_in_rows_far_apart():
-    a = Tensor(np.array([[0.0, 1.0], [1000.0, 1001.0], [-1000.0, -999.0]]))
-    expected = np.log(1 + np.e) + a.data[:, :1]
-    assert baselines.log_sum_exp(a).data == pytest.approx(expected, rel=1e-12)
+    a = np.array([[0.0, 1.0], [1000.0, 1001.0], [-1000.0, -999.0]])
+    expected = np.log(1 + np.e) + a[:, :1]
+    assert baselines.log_sum_exp(a) == pytest.approx(expected, rel=1e-12)
 
 
 def test_weights_and_spreads_are_averages_over_the_plan():
@@ -135,13 +135,13 @@ def test_weights_and_spreads_are_averages_over_the_plan():
     eps_theta.net.theta *= 4
     cond = np.random.default_rng(0).normal(0, 9, (300, COND)).astype(np.float32)
     parts = baselines.mixture_parts(eps_theta, (8, 2), cond)
-    output = network_output(eps_theta, (8, 2), cond).data.astype(np.float64)
+    output = network_output(eps_theta, (8, 2), cond).astype(np.float64)
     mu, logit, log_s = output.reshape(300, 8, 3, baselines.COMPONENTS, 2).transpose(2, 0, 1, 3, 4)
     logit, log_s = logit.mean((1, 3)), log_s.mean((1, 3))
     assert log_s.min() < -5 and log_s.max() > 5
     expected = mu, logit - np.log(np.exp(logit).sum(1, keepdims=True)), np.clip(log_s, -5, 5)
     for part, value in zip(parts, expected):
-        np.testing.assert_allclose(part.data, value, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(part, value, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -151,7 +151,7 @@ def test_the_loss_of_a_mixture_is_its_negative_log_density(batch):
     x0 = rng.standard_normal((batch, 8, 2), np.float32)
     cond = rng.standard_normal((batch, COND), np.float32)
     parts = baselines.mixture_parts(eps_theta, (8, 2), cond)
-    mu, log_w, log_s = (part.data.astype(float) for part in parts)
+    mu, log_w, log_s = (part.astype(float) for part in parts)
     assert mu.shape == (batch, 8, baselines.COMPONENTS, 2)
     assert np.exp(log_w).sum(1) == pytest.approx(1, abs=1e-6)
     density = np.zeros(batch)
@@ -161,7 +161,7 @@ def test_the_loss_of_a_mixture_is_its_negative_log_density(batch):
             density[b] += np.exp(log_w[b, k] + log_p)
     expected = -np.log(density).mean() / 16 - 0.5 * np.log(2 * np.pi)
     loss = mixture_loss(None, eps_theta, x0, None, None, cond)
-    assert float(loss.data) == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_log_weights_of_a_mixture_neither_overflow_nor_vanish():
@@ -170,9 +170,9 @@ def test_the_log_weights_of_a_mixture_neither_overflow_nor_vanish():
     F = np.zeros((1, 8, 3, K, 2), np.float32)
     F[:, :, 1] = logit[:, None]
     fixed = SimpleNamespace(embedding=np.zeros((1, EMBEDDING), np.float32),
-                            net=lambda x, embedding, cond: Tensor(F.reshape(1, 8, -1)))
+                            net=lambda x, embedding, cond: F.reshape(1, 8, -1))
     _, log_w, _ = baselines.mixture_parts(fixed, (8, 2), np.zeros((1, COND), np.float32))
-    assert log_w.data[0] == pytest.approx(logit - 1000, abs=1e-3)
+    assert log_w[0] == pytest.approx(logit - 1000, abs=1e-3)
 
 
 def test_a_mixture_learns_both_of_two_plans_and_samples_each_by_its_share():
@@ -203,7 +203,7 @@ def test_the_spread_of_a_mixture_is_a_share_of_the_components_own():
         return next(baselines.mixture(schedule, eps_theta, x_T, cond, noise, spread=spread))
 
     s = (plan(0.5) - plan(0.0)) / (0.5 * x_T)
-    own = np.exp(baselines.mixture_parts(eps_theta, (8, 2), cond)[2].data)  # (B, K)
+    own = np.exp(baselines.mixture_parts(eps_theta, (8, 2), cond)[2])  # (B, K)
     distance = np.abs(own - s.mean((1, 2))[:, None]).min(1)
     assert distance.max() < 1e-3
 

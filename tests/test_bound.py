@@ -7,6 +7,7 @@ from minidiff.diffusion import (
     gaussian_kl,
     l_simple,
     l_vlb,
+    p_mean_variance,
     q_sample,
 )
 from minidiff.tensor import Tape, Tensor
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from laws import gaussian_denoiser, log_normal, numbers, one, p_theta, schedule_and_t, schedules
+from laws import gaussian_denoiser, log_normal, numbers, one, schedule_and_t, schedules
 
 variances = st.sampled_from(["beta", "beta-tilde"])
 seeds = st.integers(0, 2**32)
@@ -27,7 +28,7 @@ seeds = st.integers(0, 2**32)
 def constant(eps):
     """A denoiser that predicts the same noise whatever it sees."""
     def eps_theta(x_t, t, cond):
-        return Tensor(np.full_like(x_t, eps))
+        return np.full_like(x_t, eps)
     return eps_theta
 
 
@@ -46,7 +47,7 @@ def test_a_term_is_the_weighted_eps_error_and_a_constant(s_t, x0, eps, guess, va
     """Eq. 9 and Ho eq. 12: so L_simple weighted by `bound_weight` has the bound's gradient."""
     schedule, t = s_t
     x_t = q_sample(schedule, one(x0), t, one(eps))
-    term = bound_term(schedule, constant(guess), one(x0), x_t, t, None, variance).data
+    term = bound_term(schedule, constant(guess), one(x0), x_t, t, None, variance)
     sigma2 = schedule.beta[t] if variance == "beta" else schedule.beta_tilde[t]
     ratio = schedule.beta_tilde[t] / sigma2
     by_eps = bound_weight(schedule, variance)[t] * (eps - guess) ** 2
@@ -64,7 +65,7 @@ def test_a_term_is_the_x0_error_by_the_loss_of_snr(s_t, x0, eps, guess):
     schedule, t = s_t
     x_t = q_sample(schedule, one(x0), t, one(eps))
     error = (x0 - diffusion.x0_from_eps(schedule, x_t, t, one(guess))).item()
-    term = bound_term(schedule, constant(guess), one(x0), x_t, t, None, "beta-tilde").data
+    term = bound_term(schedule, constant(guess), one(x0), x_t, t, None, "beta-tilde")
     expected = (schedule.snr[t - 1] - schedule.snr[t]) / 2 * error**2
     tolerance = 1e-9 / (1 - schedule.alpha_bar[t - 1])
     assert term[0, 0, 0] == pytest.approx(expected, rel=1e-6, abs=tolerance)
@@ -73,7 +74,7 @@ def test_a_term_is_the_x0_error_by_the_loss_of_snr(s_t, x0, eps, guess):
 @given(schedules, numbers, numbers, numbers)
 def test_the_last_term_is_the_weighted_eps_error_too(schedule, x0, eps, guess):
     x_1 = q_sample(schedule, one(x0), 1, one(eps))
-    term = bound_term(schedule, constant(guess), one(x0), x_1, 1, None).data
+    term = bound_term(schedule, constant(guess), one(x0), x_1, 1, None)
     by_eps = bound_weight(schedule)[1] * (eps - guess) ** 2
     expected = by_eps + 0.5 * np.log(2 * np.pi * schedule.beta[1])
     assert term[0, 0, 0] == pytest.approx(expected, rel=1e-6, abs=1e-6)
@@ -99,7 +100,7 @@ def test_the_bound_telescopes_on_any_trajectory_for_any_reverse_model(schedule, 
     for t in range(1, T + 1):
         mean = np.sqrt(1 - schedule.beta[t]) * x[t - 1]
         forward += log_normal(x[t], mean, schedule.beta[t])
-        log_p = log_normal(x[t - 1], *p_theta(schedule, model, x[t], t, None, "beta"))
+        log_p = log_normal(x[t - 1], *p_mean_variance(schedule, model, x[t], t, None, "beta"))
         joint += log_p
         log_q = 0  # x_0 given x_0
         if t > 1:
@@ -142,7 +143,7 @@ def test_the_bound_is_above_the_entropy_and_least_at_the_ideal_denoiser(schedule
     ideal = gaussian_denoiser(schedule, m, s)
 
     def worse(x_t, t, cond):
-        return Tensor(ideal(x_t, t).data + off)
+        return ideal(x_t, t) + off
 
     least = exact_bound(schedule, ideal, m, s)
     assert least >= entropy(s) - 1e-9 * schedule.T
@@ -169,7 +170,7 @@ def test_the_bound_holds_for_the_law_that_sampling_has(schedule, m, s):
 # ---- the learned variance, and the bound to train on ---------------------------------------------
 
 def learner(eps, v):
-    """A denoiser with a learned variance that predicts two Tensors, whatever it sees."""
+    """A denoiser with a learned variance that predicts these two, whatever it sees."""
     return SimpleNamespace(with_variance=lambda x_t, t, cond: (eps, v))
 
 
@@ -180,8 +181,8 @@ def test_the_learned_variance_is_log_linear_between_the_two_fixed_ones(s_t, v):
     At t = 1, where beta_tilde is 0, its value at t = 2 takes its place.
     """
     schedule, t = s_t
-    model = learner(Tensor(one(0)), Tensor(one(v)))
-    _, variance = p_theta(schedule, model, one(0), t, None, "learned")
+    model = learner(one(0), one(v))
+    _, variance = p_mean_variance(schedule, model, one(0), t, None, "learned")
     low = schedule.beta_tilde[max(t, 2)]
     assert variance == pytest.approx(schedule.beta[t] ** v * low ** (1 - v), rel=1e-10)
 
@@ -202,7 +203,7 @@ def test_with_the_best_variance_only_what_the_prior_misses_is_lost(schedule, m, 
         low = schedule.log_beta_tilde[t]
         high = schedule.log_beta[t]
         v = (np.log(best) - low) / (high - low) if high > low else 0.0
-        return ideal(x_t, t), Tensor(one(v))
+        return ideal(x_t, t), one(v)
 
     model = SimpleNamespace(with_variance=with_variance)
     bound = exact_bound(schedule, model, m, s, "learned")
@@ -211,7 +212,7 @@ def test_with_the_best_variance_only_what_the_prior_misses_is_lost(schedule, m, 
 
 
 def gradients(objective, *leaves):
-    leaves = [Tensor(leaf, needs_grad=True) for leaf in leaves]
+    leaves = [Tensor(leaf) for leaf in leaves]
     with Tape() as tape:
         loss = objective(*leaves)
     tape.backward(loss)
@@ -244,8 +245,8 @@ def test_in_the_hybrid_objective_each_part_teaches_its_own_half(schedule, seed, 
     assert np.array_equal(by_eps, gradients(simple, guess)[0]) and np.abs(bound_by_eps).max() > 0
     rounding = 1e-12 * share * np.abs(bound_by_v).max()  # where the parts of an entry cancel
     np.testing.assert_allclose(by_v, share * bound_by_v, rtol=1e-9, atol=rounding)
-    value = simple(Tensor(guess)).data + share * bound(Tensor(guess), Tensor(v)).data
-    assert hybrid(Tensor(guess), Tensor(v)).data == pytest.approx(value, rel=1e-12)
+    value = simple(guess) + share * bound(guess, v)
+    assert hybrid(guess, v) == pytest.approx(value, rel=1e-12)
 
 
 class Asked:
@@ -256,7 +257,7 @@ class Asked:
 
     def with_variance(self, *shown):
         self.shown.append(shown)
-        return Tensor(np.zeros_like(shown[0])), Tensor(np.zeros_like(shown[0]))
+        return np.zeros_like(shown[0]), np.zeros_like(shown[0])
 
 
 @pytest.mark.parametrize("objective", [diffusion.l_hybrid, l_vlb])
@@ -294,7 +295,7 @@ def test_the_defaults_are_those_of_the_literature():
               for variance in ([], ["beta"])]
     assert np.array_equal(*bounds)
     objectives = [diffusion.l_hybrid(schedule, Asked(), x0, np.full(5, 2), eps, None, np.ones(5),
-                                     *share).data for share in ([], [1e-3])]
+                                     *share) for share in ([], [1e-3])]
     assert objectives[0] == objectives[1]
 
 
@@ -324,11 +325,10 @@ def test_over_all_timesteps_the_objective_is_the_bound_less_its_last_term(schedu
     T = schedule.T
     x0 = np.repeat(rng.standard_normal((1, 2, 3)), T, 0)
     eps = rng.standard_normal((T, 2, 3))
-    model = SimpleNamespace(
-        with_variance=lambda x_t, t, cond: (Tensor(0.9 * x_t), Tensor(0.3 * x_t)))
+    model = SimpleNamespace(with_variance=lambda x_t, t, cond: (0.9 * x_t, 0.3 * x_t))
     objective = l_vlb(schedule, model, x0, np.arange(1, T + 1), eps, None)
     noise = iter(eps)
     replay = SimpleNamespace(standard_normal=lambda shape, dtype: next(noise)[None])
     terms = diffusion.variational_bound(schedule, model, x0[:1], None, replay, "learned")
     assert terms.shape == (T + 1,)
-    assert float(objective.data) == pytest.approx(terms[:-1].sum(), rel=1e-9)
+    assert objective == pytest.approx(terms[:-1].sum(), rel=1e-9)

@@ -2,9 +2,8 @@
 from minidiff import diffusion
 from minidiff import tensor as tn
 from minidiff.beyond.guidance import ClassifierFree, CostGuided, inpainting
-from minidiff.diffusion import ancestral_sampling, cosine_schedule
+from minidiff.diffusion import ancestral_sampling, cosine_schedule, p_mean_variance
 from minidiff.nn import MLP, Denoiser
-from minidiff.tensor import Tensor, tensor
 
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from laws import gaussian_denoiser, log_normal, numbers, one, p_theta, schedule_and_t, spreads
+from laws import gaussian_denoiser, log_normal, numbers, one, schedule_and_t, spreads
 
 scales = st.floats(-1, 4)
 COND = np.ones((1, 1))
@@ -35,8 +34,8 @@ def test_classifier_free_guidance_aims_beyond_the_conditional_mean(s_t, m, slope
     schedule, t = s_t
     guided = ClassifierFree(conditional_denoiser(schedule, m, slope, s, s), scale)
     expected = gaussian_denoiser(schedule, m + (1 + scale) * slope, s)(one(x_t), t)
-    eps_hat = guided(one(x_t), t, COND).data
-    assert eps_hat == pytest.approx(expected.data, abs=1e-10 * (1 + abs(scale)))
+    eps_hat = guided(one(x_t), t, COND)
+    assert eps_hat == pytest.approx(expected, abs=1e-10 * (1 + abs(scale)))
 
 
 @given(schedule_and_t(), spreads, spreads, scales, numbers)
@@ -53,7 +52,7 @@ def test_classifier_free_guidance_is_a_product_of_powers_of_densities(
     without = log_normal(x, np.sqrt(ab) * 0.2, ab * s_without**2 + 1 - ab)
     slope = ((1 + scale) * given_cond - scale * without).imag / 1e-30
     guided = ClassifierFree(conditional_denoiser(schedule, 0.2, 0.5, s, s_without), scale)
-    eps_hat = guided(one(x_t), t, COND).data
+    eps_hat = guided(one(x_t), t, COND)
     assert -eps_hat / np.sqrt(1 - ab) == pytest.approx(slope, rel=1e-8, abs=1e-8)
 
 
@@ -61,15 +60,15 @@ def test_classifier_free_guidance_is_a_product_of_powers_of_densities(
 def test_scale_0_changes_nothing_and_scale_minus_1_forgets_what_is_given(s_t, x_t):
     schedule, t = s_t
     eps_theta = conditional_denoiser(schedule, 0.3, 0.9, 0.4, 0.6)
-    same = ClassifierFree(eps_theta, 0)(one(x_t), t, COND).data
-    forgetful = ClassifierFree(eps_theta, -1)(one(x_t), t, COND).data
-    assert same == eps_theta(one(x_t), t, COND).data
-    assert forgetful == pytest.approx(eps_theta(one(x_t), t, 0 * COND).data)
+    same = ClassifierFree(eps_theta, 0)(one(x_t), t, COND)
+    forgetful = ClassifierFree(eps_theta, -1)(one(x_t), t, COND)
+    assert same == eps_theta(one(x_t), t, COND)
+    assert forgetful == pytest.approx(eps_theta(one(x_t), t, 0 * COND))
 
 
 def test_a_feature_that_is_0_stays_a_number():
-    guided = ClassifierFree(lambda x_t, t, cond: Tensor(cond), 0.5)
-    assert guided(one(0), 1, np.array([0.0, 2.0])).data.tolist() == [0, 3]
+    guided = ClassifierFree(lambda x_t, t, cond: cond, 0.5)
+    assert guided(one(0), 1, np.array([0.0, 2.0])).tolist() == [0, 3]
 
 
 # ---- a cost --------------------------------------------------------------------------------------
@@ -83,8 +82,8 @@ def test_a_linear_cost_tilts_a_gaussian_exactly(s_t, m, s, a, scale, x_t):
     schedule, t = s_t
     guided = CostGuided(schedule, gaussian_denoiser(schedule, m, s), lambda x0: x0 * a, scale)
     expected = gaussian_denoiser(schedule, m - scale * a * s**2, s)(one(x_t), t)
-    eps_hat = guided(one(x_t), t, None).data
-    assert eps_hat == pytest.approx(expected.data, abs=1e-9 * (1 + abs(scale * a)))
+    eps_hat = guided(one(x_t), t, None)
+    assert eps_hat == pytest.approx(expected, abs=1e-9 * (1 + abs(scale * a)))
 
 
 @given(schedule_and_t(), numbers, spreads, st.floats(0, 3), numbers)
@@ -96,18 +95,18 @@ def test_any_cost_is_followed_down_its_gradient_through_the_denoiser(s_t, m, s, 
     def cost(x0):
         return x0 * x0 * x0 + tn.exp(x0 * 0.3)
 
-    x = Tensor(one(x_t) + 1e-30j)
+    x = one(x_t) + 1e-30j
     x0_hat = diffusion.x0_from_eps(schedule, x, t, ideal(x, t))
-    slope = cost(x0_hat).data.imag / 1e-30
-    expected = ideal(one(x_t), t).data + np.sqrt(1 - schedule.alpha_bar[t]) * scale * slope
-    eps_hat = CostGuided(schedule, ideal, cost, scale)(one(x_t), t, None).data
+    slope = cost(x0_hat).imag / 1e-30
+    expected = ideal(one(x_t), t) + np.sqrt(1 - schedule.alpha_bar[t]) * scale * slope
+    eps_hat = CostGuided(schedule, ideal, cost, scale)(one(x_t), t, None)
     assert eps_hat == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_a_cost_counts_as_it_is_by_default():
     schedule = cosine_schedule(10)
     ideal = gaussian_denoiser(schedule, 0.2, 0.5)
-    outcomes = [CostGuided(schedule, ideal, lambda x0: x0, *scale)(one(0.3), 5, None).data
+    outcomes = [CostGuided(schedule, ideal, lambda x0: x0, *scale)(one(0.3), 5, None)
                 for scale in ([], [1])]
     assert outcomes[0] == outcomes[1]
 
@@ -116,8 +115,8 @@ def test_samples_of_one_batch_are_steered_each_by_its_own_cost():
     schedule = cosine_schedule(20)
     x_t = one([-1.0, 0.5, 2.0])
     guided = CostGuided(schedule, gaussian_denoiser(schedule, 0.1, 0.5), lambda x0: x0 * x0)
-    alone = [guided(x[None], 7, None).data for x in x_t]
-    assert guided(x_t, 7, None).data == pytest.approx(np.concatenate(alone), rel=1e-12)
+    alone = [guided(x[None], 7, None) for x in x_t]
+    assert guided(x_t, 7, None) == pytest.approx(np.concatenate(alone), rel=1e-12)
 
 
 # ---- with a learned variance ---------------------------------------------------------------------
@@ -146,14 +145,14 @@ def test_guidance_moves_the_mean_and_leaves_the_learned_variance():
     x_t = rng.standard_normal((5, 4, 2))
     cond = rng.standard_normal((5, 3))
     for t in (1, 4, 8):
-        plain_mean, plain_variance = p_theta(schedule, eps_theta, x_t, t, cond, "learned")
+        plain_mean, plain_variance = p_mean_variance(schedule, eps_theta, x_t, t, cond, "learned")
         for guided in guided_both_ways(schedule, eps_theta):
             eps_hat, v = guided.with_variance(x_t, t, cond)
-            assert np.array_equal(eps_hat.data, guided(x_t, t, cond).data)
-            assert np.array_equal(v.data, eps_theta.with_variance(x_t, t, cond)[1].data)
-            mean, variance = p_theta(schedule, guided, x_t, t, cond, "learned")
+            assert np.array_equal(eps_hat, guided(x_t, t, cond))
+            assert np.array_equal(v, eps_theta.with_variance(x_t, t, cond)[1])
+            mean, variance = p_mean_variance(schedule, guided, x_t, t, cond, "learned")
             eps_hat = guided(x_t, t, cond)
-            expected = diffusion.mean_from_eps(schedule, eps_hat, x_t, t).data
+            expected = diffusion.mean_from_eps(schedule, eps_hat, x_t, t)
             assert np.array_equal(mean, expected) and np.abs(mean - plain_mean).max() > 1e-3
             assert np.array_equal(variance, plain_variance)
 
@@ -184,7 +183,7 @@ def pair_denoiser(schedule, mean, covariance):
     def eps_theta(x_t, t, cond=None):
         ab = schedule.alpha_bar[t]
         precision = np.linalg.inv(ab * covariance + (1 - ab) * np.eye(2))
-        return tensor(np.sqrt(1 - ab) * (x_t - np.sqrt(ab) * mean) @ precision)
+        return np.sqrt(1 - ab) * (x_t - np.sqrt(ab) * mean) @ precision
     return eps_theta
 
 
@@ -269,7 +268,7 @@ def test_each_sample_is_filled_in_by_its_own_observation_in_its_precision():
             return np.zeros(shape, dtype)
 
     def point(x_t, t, cond):
-        return Tensor(np.float32(gaussian_denoiser(schedule, cond, 0)(x_t, t).data))
+        return np.float32(gaussian_denoiser(schedule, cond, 0)(x_t, t))
 
     x_T = np.zeros((2, 1, 2), np.float32)
     *_, x = inpainting(schedule, point, x_T, cond, Noise(), np.zeros(2, np.float32),

@@ -8,7 +8,7 @@ from minidiff.diffusion import cosine_schedule
 from minidiff.layers import mse
 from minidiff.nn import EMBEDDING, MLP, NETWORKS, ConvNet, Denoiser, time_embedding
 from minidiff.pusht.features import PUSHT
-from minidiff.tensor import Tape, Tensor
+from minidiff.tensor import Tape, Tensor, constant
 from minidiff.training import GROUPS, Config, Trainer, build
 
 import copy
@@ -66,16 +66,12 @@ def silu(x):
     return x / (1 + np.exp(-x))
 
 
-def normalised(x, axes):
-    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
-
-
 def plain_mlp(net, x, embedding, cond, blocks):
     p = {name: tensor.data for name, tensor in net.params.items()}
-    h = np.concatenate([x.reshape(len(x), -1), embedding, cond], 1) @ p["in.W"] + p["in.b"]
+    h = np.concatenate([x.reshape(len(x), -1), embedding, cond], 1) @ p["in.W"]
     for i in range(blocks + 1):
-        r = normalised(h, -1) * p[f"{i}.gain"] + p[f"{i}.bias"]
-        r = silu(r @ p[f"{i}.1.W"] + p[f"{i}.1.b"]) @ p[f"{i}.2.W"] + p[f"{i}.2.b"]
+        r = h / np.sqrt((h**2).mean(-1, keepdims=True) + 1e-5)
+        r = silu(r @ p[f"{i}.1.W"]) @ p[f"{i}.2.W"]
         h = h + r if i < blocks else r
     return h.reshape(x.shape)
 
@@ -93,8 +89,9 @@ def plain_convnet(net, x, embedding, cond, blocks):
         return np.stack(steps, 1) + p[name + ".b"]
 
     def norm(x, gain, bias):
-        grouped = normalised(x.reshape(B, H, net.groups, -1), (1, 3))
-        return grouped.reshape(B, H, -1) * gain + bias
+        x = x.reshape(B, H, net.groups, -1)
+        x = (x - x.mean((1, 3), keepdims=True)) / np.sqrt(x.var((1, 3), keepdims=True) + 1e-5)
+        return x.reshape(B, H, -1) * gain + bias
 
     context = silu(np.concatenate([embedding, cond], 1) @ p["context.W"] + p["context.b"])
     h = conv(x, "in") + (context @ p["start.W"] + p["start.b"]).reshape(B, H, -1)
@@ -115,7 +112,7 @@ PLAIN = {"mlp": plain_mlp, "conv": plain_convnet}
 def test_a_network_is_its_formula(name, H, D, B, F, seed):
     net = random_network(name, (H, D), F, seed)
     x, t, cond = random_batch(B, (H, D), F, seed)
-    y = net(Tensor(x), time_embedding(t), cond).data
+    y = net(x, time_embedding(t), cond)
     expected = PLAIN[name](net, x, time_embedding(t), cond, net.blocks)
     assert y.shape == (B, H, D)
     np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9)
@@ -126,9 +123,9 @@ def test_blocks_begin_as_the_identity(name):
     net = fresh_network(name)
     set_theta(net, net.theta.astype(float))
     x, t, cond = random_batch()
-    y = net(Tensor(x), time_embedding(t), cond).data
+    y = net(x, time_embedding(t), cond)
     if name == "mlp":  # the head is its last block
-        for part in "gain", "bias", "1.W", "1.b", "2.W", "2.b":
+        for part in "1.W", "2.W":
             net.params[f"0.{part}"] = net.params[f"{net.blocks}.{part}"]
     without = PLAIN[name](net, x, time_embedding(t), cond, blocks=0)
     np.testing.assert_allclose(y, without, rtol=1e-10)
@@ -144,7 +141,7 @@ def test_the_context_enters_the_convnet_by_the_start_and_by_film():
     def difference(*open_ways):
         for way in ways_in:
             net.params[way].data[:] = weights[way] if way in open_ways else 0
-        y = net(Tensor(x), time_embedding(t), cond).data
+        y = net(x, time_embedding(t), cond)
         return np.abs(y[0] - y[1]).max()
 
     assert difference() < 1e-12
@@ -162,8 +159,8 @@ def test_away_from_the_ends_the_convnet_knows_no_place_but_by_its_start():
     shifted = np.zeros((1, 60, 2))
     shifted[:, 33:37] = bump
     _, t, cond = random_batch(1)
-    y = net(Tensor(x), time_embedding(t), cond).data
-    y_shifted = net(Tensor(shifted), time_embedding(t), cond).data
+    y = net(x, time_embedding(t), cond)
+    y_shifted = net(shifted, time_embedding(t), cond)
     np.testing.assert_allclose(y_shifted[:, 19:50], y[:, 10:41], rtol=1e-9, atol=1e-9)
     assert np.abs(y[:, 10:41] - y[:, 10]).max() > 0.1  # and there is something to see
 
@@ -178,13 +175,13 @@ def test_theta_is_one_array_and_the_parameters_are_views_into_it(name):
     joined = np.concatenate([p.data.ravel() for p in net.params.values()])
     assert joined.tolist() == net.theta.tolist()
     for p in net.params.values():
-        assert p.needs_grad and np.shares_memory(p.data, net.theta)
+        assert isinstance(p, Tensor) and np.shares_memory(p.data, net.theta)
 
     net = fresh_network(name)
     x, t, cond = random_batch()
-    before = net(Tensor(x), time_embedding(t), cond).data
+    before = net(x, time_embedding(t), cond)
     net.theta += np.random.default_rng(1).standard_normal(net.theta.size, dtype=np.float32)
-    assert not np.allclose(net(Tensor(x), time_embedding(t), cond).data, before)
+    assert not np.allclose(net(x, time_embedding(t), cond), before)
 
 
 @given(H=sizes, D=sizes, F=sizes, width=sizes, blocks=st.integers(0, 3), outputs=st.integers(1, 2),
@@ -196,9 +193,9 @@ def test_the_number_of_parameters(H, D, F, width, blocks, outputs, kernel, hidde
     context = EMBEDDING + F
     out = outputs * D
 
-    first = (H * D + context) * w + w
-    block = 2 * w + 2 * (w * w + w)  # norm, two Linears
-    head = 2 * w + (w * w + w) + (w * H * out + H * out)
+    first = (H * D + context) * w
+    block = 2 * w * w
+    head = w * w + w * H * out
     mlp = MLP((H, D), F, rng, w, blocks, outputs)
     assert mlp.theta.size == first + blocks * block + head
 
@@ -276,7 +273,7 @@ def spy(F, inputs):
     """A network that notes what it is called with, and gives F."""
     def net(*arguments):
         inputs.extend(arguments)
-        return Tensor(F)
+        return F
     return net
 
 
@@ -293,7 +290,7 @@ def test_the_error_of_eps_over_alpha_bar_is_the_error_of_v(seed):
     F = rng.standard_normal(x0.shape)
     ab = ALPHA_BAR[t][:, None, None]
     x_t = np.sqrt(ab) * x0 + np.sqrt(1 - ab) * eps
-    eps_theta = in_float64(Denoiser(spy(F, []), ALPHA_BAR))(x_t, t, cond).data
+    eps_theta = in_float64(Denoiser(spy(F, []), ALPHA_BAR))(x_t, t, cond)
     v = np.sqrt(ab) * eps - np.sqrt(1 - ab) * x0
     np.testing.assert_allclose((eps - eps_theta) ** 2 / ab, (v - F) ** 2, rtol=1e-9, atol=1e-12)
 
@@ -307,7 +304,7 @@ def test_the_network_sees_the_best_linear_guess_of_x0_the_time_and_cond():
     covariance = np.sqrt(ab) * 0.5**2
     variance = ab * 0.5**2 + (1 - ab)
     x, embedding, shown = inputs
-    np.testing.assert_allclose(x.data, covariance / variance * x_t, rtol=1e-12)
+    np.testing.assert_allclose(x, covariance / variance * x_t, rtol=1e-12)
     assert (embedding == time_embedding(t)).all() and shown is cond
 
 
@@ -316,9 +313,9 @@ def test_without_preconditioning_the_network_is_the_denoiser():
     inputs = []
     F = np.random.default_rng(1).standard_normal((3, 4, 2))
     eps_theta = Denoiser(spy(F, inputs), ALPHA_BAR, precondition=False)
-    assert (eps_theta(x_t, t, cond).data == F).all()
+    assert (eps_theta(x_t, t, cond) == F).all()
     x, embedding, shown = inputs
-    assert (x.data == x_t).all()
+    assert (x == x_t).all()
     assert (embedding == time_embedding(t)).all() and shown is cond
 
 
@@ -340,8 +337,8 @@ def test_the_gradient_of_the_loss_is_that_of_the_complex_step(name, precondition
         return mse(denoiser(x_t, t, cond), eps.astype(theta.dtype), weight)
 
     theta = net.theta
-    x_leaf = Tensor(x_t, needs_grad=True)
-    cond_leaf = Tensor(cond, needs_grad=True)
+    x_leaf = Tensor(x_t)
+    cond_leaf = Tensor(cond)
     with Tape() as tape:
         value = loss(theta, x_leaf, cond_leaf)
     tape.backward(value)
@@ -359,7 +356,7 @@ def test_the_gradient_of_the_loss_is_that_of_the_complex_step(name, precondition
             start = end
         else:
             moved[key] += 1j * h * direction
-        slope = loss(**moved).data.imag / h
+        slope = loss(**moved).imag / h
         np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=1e-10, atol=1e-12,
                                    err_msg=key)
 
@@ -371,10 +368,10 @@ def test_the_gradient_of_the_loss_is_that_of_the_complex_step(name, precondition
 def test_what_a_sample_becomes_does_not_depend_on_its_batch(name, precondition, H, D, B, F, seed):
     denoiser = Denoiser(random_network(name, (H, D), F, seed), ALPHA_BAR, precondition)
     x_t, t, cond = random_batch(B, (H, D), F, seed)
-    together = denoiser(x_t, t, cond).data
+    together = denoiser(x_t, t, cond)
     assert together.shape == (B, H, D)
     for i in range(B):
-        alone = denoiser(x_t[i:i + 1], int(t[i]), cond[i:i + 1]).data
+        alone = denoiser(x_t[i:i + 1], int(t[i]), cond[i:i + 1])
         np.testing.assert_allclose(alone[0], together[i], rtol=1e-9, atol=1e-12)
 
 
@@ -384,9 +381,9 @@ def test_one_t_is_the_same_t_for_every_sample(name, precondition):
     denoiser = Denoiser(random_network(name), ALPHA_BAR, precondition)
     x_t, _, cond = random_batch()
     for t in 1, len(ALPHA_BAR) - 1:
-        eps_hat = denoiser(x_t, t, cond).data
-        assert (eps_hat == denoiser(x_t, np.full(3, t), cond).data).all()
-        assert (eps_hat != denoiser(x_t, 5, cond).data).any()
+        eps_hat = denoiser(x_t, t, cond)
+        assert (eps_hat == denoiser(x_t, np.full(3, t), cond)).all()
+        assert (eps_hat != denoiser(x_t, 5, cond)).any()
 
 
 @both_networks
@@ -394,7 +391,7 @@ def test_a_fresh_denoiser_works_in_float32_and_off_the_tape(name):
     denoiser = Denoiser(fresh_network(name), ALPHA_BAR)
     x_t, t, cond = random_batch()
     y = denoiser(x_t.astype(np.float32), t, cond.astype(np.float32))
-    assert y.dtype == np.float32 and not y.needs_grad
+    assert y.dtype == np.float32 and not isinstance(y, Tensor)
 
 
 @with_and_without_preconditioning
@@ -410,8 +407,8 @@ def test_of_two_outputs_the_first_is_the_noise_the_second_the_variance(precondit
     two = Denoiser(spy(both, []), alpha_bar, precondition, learned=True)
     one = Denoiser(spy(first, []), alpha_bar, precondition)
     eps_hat, v = two.with_variance(x, t, cond)
-    np.testing.assert_array_equal(eps_hat.data, one(x, t, cond).data)
-    np.testing.assert_allclose(v.data, (1 + second) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(eps_hat, one(x, t, cond))
+    np.testing.assert_allclose(v, (1 + second) / 2, rtol=1e-6)
     assert one.with_variance(x, t, cond)[1] is None
 
 
@@ -429,14 +426,17 @@ def test_a_network_with_two_outputs_gives_two_numbers_for_each(name):
 def test_a_copied_network_keeps_its_weights_and_its_parameters_together(net, copied):
     rng = np.random.default_rng(0)
     original = NETWORKS[net]((4, 2), 3, rng, 16, 1)
-    twin = copied(original)
-    assert twin.theta.tobytes() == original.theta.tobytes()
-    for name, param in twin.params.items():
-        assert np.shares_memory(param.data, twin.theta), name
-        assert param.needs_grad and param.shape == original.params[name].shape
-    before = twin.params["in.W"].data.copy()
-    twin.theta += 1
-    np.testing.assert_array_equal(twin.params["in.W"].data, before + 1)
+    for kind in Tensor, np.ndarray:  # the weights of a frozen network are arrays
+        twin = copied(original)
+        assert twin.theta.tobytes() == original.theta.tobytes()
+        for name, param in twin.params.items():
+            assert type(param) is kind and param.shape == original.params[name].shape
+            for each in original, twin:
+                assert np.shares_memory(constant(each.params[name]), each.theta), name
+        before = constant(twin.params["in.W"]).copy()
+        twin.theta += 1
+        np.testing.assert_array_equal(constant(twin.params["in.W"]), before + 1)
+        original.freeze()
 
 
 def test_a_copied_trainer_goes_on_to_the_same_weights(arrays):

@@ -1,7 +1,6 @@
 """The training objective (eq. 11-13): what L_simple is worth, what lambda(t) weighs, the score."""
 from minidiff import diffusion
 from minidiff.diffusion import WEIGHTS, l_simple, loss_weight, q_sample, sample_t, score_from_eps
-from minidiff.tensor import Tensor
 
 import laws
 import numpy as np
@@ -25,7 +24,7 @@ def test_l_simple_at_the_ideal_denoiser_is_the_variance_left_unknown(s_t, m, s):
     loss = l_simple(schedule, ideal, x0, np.full(4, t), eps, None, np.ones(schedule.T + 1))
     ab = schedule.alpha_bar[t]
     unknown = ab * s**2 / (ab * s**2 + 1 - ab)
-    assert float(loss.data) == pytest.approx(unknown, rel=1e-8, abs=1e-13)
+    assert loss == pytest.approx(unknown, rel=1e-8, abs=1e-13)
 
 
 @given(schedules, st.data())
@@ -37,16 +36,16 @@ def test_l_simple_weighs_each_sample_by_lambda_of_its_own_t(schedule, data):  # 
     cond = rng.standard_normal((len(t), 3))
 
     def guess(x_t, t, cond):
-        return Tensor(0.3 * x_t + cond[:, :, None])
+        return 0.3 * x_t + cond[:, :, None]
 
     by_hand = []
     for i in range(len(t)):
         row = slice(i, i + 1)
         x_t = q_sample(schedule, x0[row], t[row], eps[row])
-        error = eps[row] - guess(x_t, t[row], cond[row]).data
+        error = eps[row] - guess(x_t, t[row], cond[row])
         by_hand.append(weight[t[i]] * error**2)
     loss = l_simple(schedule, guess, x0, t, eps, cond, weight)
-    assert float(loss.data) == pytest.approx(np.mean(by_hand), rel=1e-12)
+    assert loss == pytest.approx(np.mean(by_hand), rel=1e-12)
 
 
 @given(schedules, st.sampled_from(WEIGHTS))
@@ -124,7 +123,7 @@ def test_the_ideal_denoiser_is_the_score_of_the_noised_data(s_t, x_t):
             for w, m, s in zip(weights, means, widths)]
     top = max(log.real.max() for log in logs)
     slope = (top + np.log(sum(np.exp(log - top) for log in logs))).imag / 1e-30
-    eps = laws.mixture_denoiser(schedule, weights, means, widths)(one(x_t), t).data
+    eps = laws.mixture_denoiser(schedule, weights, means, widths)(one(x_t), t)
     assert score_from_eps(schedule, t, eps) == pytest.approx(slope, rel=1e-8, abs=1e-8)
 
 
@@ -137,8 +136,8 @@ def test_l_simple_is_denoising_score_matching(s_t, x0, eps, guess):
     expected = (1 - schedule.alpha_bar[t]) * (score - score_theta).item() ** 2
 
     def eps_theta(x_t, t, cond):
-        return Tensor(one(guess))
+        return one(guess)
 
     loss = l_simple(schedule, eps_theta, one(x0), np.array([t]), one(eps), None,
                     np.ones(schedule.T + 1))
-    assert float(loss.data) == pytest.approx(expected, rel=1e-9, abs=1e-25)
+    assert loss == pytest.approx(expected, rel=1e-9, abs=1e-25)

@@ -178,8 +178,8 @@ def test_a_run_shorter_than_its_warm_up_only_rises():
 def test_the_flat_gradient_has_the_order_of_theta_and_is_then_forgotten():
     """With zeros for what was not used."""
     theta = np.arange(9, dtype=np.float32)
-    params = {"a": Tensor(theta[:4].reshape(2, 2), True), "unused": Tensor(theta[4:6], True),
-              "b": Tensor(theta[6:], True)}
+    params = {"a": Tensor(theta[:4].reshape(2, 2)), "unused": Tensor(theta[4:6]),
+              "b": Tensor(theta[6:])}
 
     def gradient():
         with Tape() as tape:
@@ -199,14 +199,14 @@ def test_a_quadratic_converges():
     """(x - x*)' A (x - x*) with curvatures from 0.1 to 10, in 500 steps; its least value is 0."""
     rng = np.random.default_rng(0)
     basis, _ = np.linalg.qr(rng.standard_normal((5, 5)))
-    root = Tensor(np.sqrt(np.geomspace(0.1, 10, 5))[:, None] * basis)
+    root = np.sqrt(np.geomspace(0.1, 10, 5))[:, None] * basis
     theta = np.zeros(5)
     goal = rng.standard_normal((1, 5))
-    params = {"x": Tensor(theta, needs_grad=True)}
+    params = {"x": Tensor(theta)}
     optimiser = AdamW(theta, weight_decay=0)
     for n in range(500):
         with Tape() as tape:
-            difference = linear(params["x"][None] - goal, root, Tensor(np.zeros(5)))
+            difference = linear(params["x"][None] - goal, root)
             loss = mse(difference, np.zeros((1, 5)))
         tape.backward(loss)
         optimiser.step(flat_gradient(params), learning_rate(n, 500, 0.05, warmup=100))

@@ -7,7 +7,6 @@ from minidiff import tensor as tn
 from minidiff.beyond import SAMPLERS, bind, samplers
 from minidiff.beyond.samplers import ddim_sampling, ddim_timesteps, flow_step, probability_flow
 from minidiff.diffusion import ancestral_sampling, cosine_schedule
-from minidiff.tensor import Tensor, tensor
 
 import laws
 import numpy as np
@@ -100,7 +99,7 @@ def test_samplers_stay_in_float32(name):
     x_T = np.ones((2, 3, 2), np.float32)
 
     def eps_theta(x, t, cond):
-        return Tensor(np.float32(0.5) * x)
+        return np.float32(0.5) * x
 
     rng = np.random.default_rng(0)
     for x in SAMPLERS[name].function(schedule, eps_theta, x_T, None, rng, clip=1.0):
@@ -220,8 +219,8 @@ def test_the_likelihood_of_the_flow_is_that_of_the_data(m, s, x):
 def crooked(schedule):
     """An eps_theta that belongs to no data in particular, mixes its two numbers, and is bent."""
     def eps_theta(x_t, t, cond):
-        x = tensor(x_t) * schedule.noise[t]
-        other = tn.concat([x[:, :, 1:], x[:, :, :1]])
+        x = x_t * schedule.noise[t]
+        other = tn.concat(x[:, :, 1:], x[:, :, :1])
         return x * 0.8 + tn.silu(other * 2.0) * 0.3 * schedule.signal[t]
     return eps_theta
 

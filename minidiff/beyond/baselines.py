@@ -15,7 +15,7 @@ import numpy as np
 from ..layers import mse
 from ..nn import EMBEDDING
 from ..tensor import clip as bounded
-from ..tensor import exp, log, reshape, sum, tensor
+from ..tensor import constant, exp, log, reshape, sum
 
 COMPONENTS = 5  # of the mixture
 
@@ -24,7 +24,7 @@ def network_output(eps_theta, shape, cond):
     """The network inside eps_theta without noise: F(0, 0, cond), (B, H, outputs D)."""
     nothing = np.zeros((len(cond), *shape), np.float32)
     embedding = np.broadcast_to(eps_theta.embedding[0], (len(cond), EMBEDDING))
-    return eps_theta.net(tensor(nothing), embedding, cond)
+    return eps_theta.net(nothing, embedding, cond)
 
 
 def mse_loss(schedule, eps_theta, x0, t, eps, cond, weight=None):
@@ -37,7 +37,7 @@ def regression(schedule, eps_theta, x_T, cond, rng, clip=None, spread=0.0):
 
     spread: standard deviation of an offset of the whole plan; it makes many candidates of one plan.
     """
-    x0 = network_output(eps_theta, x_T.shape[1:], cond).data
+    x0 = network_output(eps_theta, x_T.shape[1:], cond)
     if spread:
         x0 = x0 + np.float32(spread) * rng.standard_normal(x_T.shape, dtype=x_T.dtype)[:, :1]
     yield x0 if clip is None else np.clip(x0, -clip, clip)
@@ -54,7 +54,7 @@ def shooting(schedule, eps_theta, x_T, cond, rng, clip=None):
 def mixture_parts(eps_theta, shape, cond):
     """p(x_0 | cond) = sum_k w_k N(mu_k, s_k^2 I) over the whole plan (Bishop 1994).
 
-    -> mu (B, H, K, D), log w and log s (B, K), Tensors. The network has 3 K outputs: a mean for
+    -> mu (B, H, K, D), log w and log s (B, K). The network has 3 K outputs: a mean for
     each component, and two whose averages over the plan are its log weight and log spread.
     """
     H, D = shape
@@ -67,7 +67,7 @@ def mixture_parts(eps_theta, shape, cond):
 
 def log_sum_exp(a):
     """log sum_k exp(a_k) over the last axis, (B, K) -> (B, 1), without overflow."""
-    top = a.data.max(1, keepdims=True)
+    top = constant(a).max(1, keepdims=True)
     # Adding less than e^-40 changes no float32, but its gradient would be denormal, which is slow.
     return log(sum(exp(bounded(a - top, -40.0, 0.0)), axis=1, keepdims=True)) + top
 
@@ -91,8 +91,7 @@ def mixture(schedule, eps_theta, x_T, cond, rng, clip=None, spread=0.0):
     The sum of two squared normal numbers is exponential. Of exponentials with the rates w_k the
     k-th is the least with probability w_k.
     """
-    parts = mixture_parts(eps_theta, x_T.shape[1:], cond)
-    mu, log_w, log_s = (part.data for part in parts)
+    mu, log_w, log_s = mixture_parts(eps_theta, x_T.shape[1:], cond)
     B, K = log_w.shape
     normal = rng.standard_normal((B, K, 2), dtype=x_T.dtype)
     k = ((normal ** 2).sum(2) / np.exp(log_w)).argmin(1)

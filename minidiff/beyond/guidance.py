@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import tensor as tn
 from ..diffusion import gather, p_sample, q_sample, q_step, x0_from_eps
-from ..tensor import Tape, Tensor
+from ..tensor import Tape, Tensor, constant
 
 
 class ClassifierFree:
@@ -54,11 +54,11 @@ class CostGuided:
 
     def __call__(self, x_t, t, cond):
         with Tape() as tape:
-            x = Tensor(x_t, needs_grad=True)
+            x = Tensor(x_t)
             eps_hat = self.eps_theta(x, t, cond)
             total = tn.sum(self.cost(x0_from_eps(self.schedule, x, t, eps_hat)))
         tape.backward(total)
-        return Tensor(eps_hat.data + gather(self.scale * self.schedule.noise, t, x_t) * x.grad)
+        return constant(eps_hat) + gather(self.scale * self.schedule.noise, t, x_t) * x.grad
 
     def with_variance(self, x_t, t, cond):
         """A learned variance stays as it is."""
@@ -80,7 +80,7 @@ def inpainting(schedule, eps_theta, x_T, cond, rng, given, mask, repeats=4,
         for again in range(repeats):
             if again:
                 x = q_step(schedule, x, t, rng.standard_normal(x.shape, dtype=x.dtype))
-            x = p_sample(schedule, eps_theta, x, t, cond, rng, variance, clip).data
+            x = p_sample(schedule, eps_theta, x, t, cond, rng, variance, clip)
             noised = q_sample(schedule, given, t - 1, rng.standard_normal(x.shape, dtype=x.dtype))
             x = np.where(mask, noised, x)
         yield x

@@ -33,7 +33,7 @@ def ddim_timesteps(T, steps=None):
 
 def denoised(schedule, eps_theta, x, t, cond, clip=None):
     """The predicted x_0, bounded to [-clip, clip], and the eps that goes with it."""
-    eps_hat = eps_theta(x, t, cond).data
+    eps_hat = eps_theta(x, t, cond)
     x0_hat = x0_from_eps(schedule, x, t, eps_hat)
     if clip is None:
         return x0_hat, eps_hat
@@ -159,7 +159,7 @@ def log_likelihood(schedule, eps_theta, x0, cond, steps=None):
     ts = ddim_timesteps(schedule.T, steps)[::-1]
     for t, s in zip(ts, ts[1:]):
         with Tape() as tape:
-            start = Tensor(x, needs_grad=True)
+            start = Tensor(x)
             end = flow_step(schedule, eps, start, t, s)
         tape.backward(end, each_number)
         log_det += np.linalg.slogdet(start.grad.reshape(B, n, n))[1]
@@ -205,7 +205,7 @@ def predictor_corrector(schedule, eps_theta, x_T, cond, rng, repeats=1, size=0.1
     x = x_T
     yield x
     for t in range(schedule.T, 0, -1):
-        x = p_sample(schedule, eps_theta, x, t, cond, rng, clip=clip).data
+        x = p_sample(schedule, eps_theta, x, t, cond, rng, clip=clip)
         for _ in range(repeats if t > 1 else 0):
             x = langevin_step(schedule, eps_theta, x, t - 1, cond, rng, size, clip)
         yield x

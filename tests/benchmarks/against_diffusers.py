@@ -34,7 +34,6 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from minidiff.beyond.samplers import ddim_sampling, ddim_timesteps  # noqa: E402
 from minidiff.diffusion import SCHEDULES, ancestral_sampling, eps_from_x0, q_sample  # noqa: E402
-from minidiff.tensor import Tensor  # noqa: E402
 
 import numpy as np  # noqa: E402
 
@@ -176,7 +175,7 @@ def compared_tables(kind, name, schedule, dtype, noises):
 def compared_steps(pair, step, sampler, schedule, ts, x_T, goal, noises, *options):
     """Each step of a sampler (ours, theirs, bound). goal: the x_0 that eps_theta predicts."""
     def eps_theta(x, t, cond):
-        return Tensor(eps_from_x0(schedule, x, t, goal))
+        return eps_from_x0(schedule, x, t, goal)
 
     remaining = iter(noises)
     rng = SimpleNamespace(standard_normal=lambda shape, dtype: next(remaining))
@@ -184,7 +183,7 @@ def compared_steps(pair, step, sampler, schedule, ts, x_T, goal, noises, *option
     assert len(xs) == len(ts), f"{len(xs) - 1} steps in place of {len(ts) - 1}"
     theirs, bounds = pair
     for (t, s), (x, x_s), z in zip(pairwise(map(int, ts)), pairwise(xs), noises):
-        eps = eps_theta(x, t, None).data
+        eps = eps_theta(x, t, None)
         found = step(theirs, t, s, *map(torch.from_numpy, (x, eps, z)), *options)
         bound = step(bounds, t, s, *map(Rounded, (x, eps, z)), *options)
         yield x_s, found, bound

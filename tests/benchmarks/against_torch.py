@@ -56,11 +56,11 @@ def as_torch(array):
 
 def torch_mlp(p, net, x, embedding, cond):
     def block(i, h):
-        h = F.layer_norm(h, (h.shape[-1],), p[f"{i}.gain"], p[f"{i}.bias"])
-        h = F.silu(F.linear(h, p[f"{i}.1.W"], p[f"{i}.1.b"]))
-        return F.linear(h, p[f"{i}.2.W"], p[f"{i}.2.b"])
+        h = F.rms_norm(h, h.shape[-1:], eps=1e-5)
+        h = F.silu(F.linear(h, p[f"{i}.1.W"]))
+        return F.linear(h, p[f"{i}.2.W"])
 
-    h = F.linear(torch.cat([x.flatten(1), embedding, cond], 1), p["in.W"], p["in.b"])
+    h = F.linear(torch.cat([x.flatten(1), embedding, cond], 1), p["in.W"])
     for i in range(net.blocks):
         h = h + block(i, h)
     return block(net.blocks, h).view(-1, H, D)
