@@ -23,10 +23,12 @@ if __name__ == "__main__":  # until there is work to save, Ctrl-C ends the progr
 
 from minidiff import checkpoint, stopping  # minidiff first: it decides BLAS's threads
 from minidiff.beyond import options
+from minidiff.beyond.realtime import QUEUES, check_length
 from minidiff.policy import find
 from minidiff.progress import Progress, say
 from minidiff.pusht import SHIPPED_POLICY, scores
 from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.estimate import EstimatingEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.pusht.rollout import CHUNK, Unfinished, evaluate
 from minidiff.pusht.study import compare
@@ -83,6 +85,15 @@ def parse_arguments():
     add("--action-latency", type=options.bounded(int, 0, 100), default=0, metavar="STEPS",
         help="steps from choosing an action to carrying it out (default: 0)")
 
+    group = parser.add_argument_group("what helps against noise and latency")
+    add = group.add_mutually_exclusive_group().add_argument
+    add("--queue", choices=QUEUES, default="hold",
+        help="what a plan does about actions that are chosen, but not yet carried out: start with "
+             "them and go on; leave out as many of its own; nothing (default: hold)")
+    add("--estimate", type=pixels, metavar="PX",
+        help="a model of the world estimates the state, from measurements with noise of PX (0: "
+             "without), as it will be when an action is carried out")
+
     add = parser.add_argument_group("output").add_argument
     add("--json", metavar="FILE", type=options.named,
         help="write every episode and the summary to FILE, in place of an older one of this kind")
@@ -109,6 +120,10 @@ def main():
     if any(np.any(value) for value in disturbances.values()):
         make_env = functools.partial(DisturbedEnv, **disturbances, **world)
         make_env()  # what makes no sense is refused now
+    if args.estimate is not None:
+        make_env = functools.partial(EstimatingEnv, make_env, args.estimate)
+    elif args.queue != "ignore":
+        check_length(policy, args.action_latency)
     decide = None
     if args.candidates > 1 or args.budget_ms is not None:
         decide = BestOf(policy, args.candidates, args.budget_ms)
@@ -121,7 +136,7 @@ def main():
     try:
         with Workers(min(args.workers, chunks)) as executor:
             episodes = evaluate(policy, seeds, executor, args.noise_seed, progress.show,
-                                make_env=make_env, decide=decide)
+                                make_env=make_env, decide=decide, queue=args.queue)
     except Unfinished as error:
         episodes = error.episodes
         incomplete = str(error)
@@ -139,6 +154,10 @@ def main():
     for name, value in disturbances.items():
         if np.any(value):
             how.append(f"{name.replace('_', ' ')} {value}")
+    if args.estimate is not None:
+        how.append(f"the state estimated for noise of {args.estimate:g} px")
+    elif args.action_latency:
+        how.append(f"queue {args.queue}")
     if decide:
         how.append(f"the best of {summary['candidates']:.0f} plans tried in the simulator, "
                    f"{summary['decision_ms']:.0f} ms a decision")

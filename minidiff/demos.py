@@ -23,12 +23,15 @@ class Task(NamedTuple):
         a frame that moves with it makes the policy equivariant. None: actions are as they are, each
         dimension in its own unit.
     state_range, action_range: arrays (S, 2), (D, 2), the least and largest number that make sense.
+    relabel(demos): Demos -> Demos, the goal of each demonstration made what it has reached (Config:
+        relabel). None: they are learned as they are.
     """
     name: str
     features: Callable
     frame: Callable | None
     state_range: np.ndarray
     action_range: np.ndarray
+    relabel: Callable | None = None
 
 
 class Demos(NamedTuple):

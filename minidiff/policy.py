@@ -27,7 +27,7 @@ class DiffusionPolicy:
     action_horizon: int = 2  # actions carried out before the next plan
     sampler: Callable = ancestral_sampling  # or another with its arguments; partial binds the rest
     clip: float = 4.0  # bound on the predicted x_0
-    start_noise: float = 1.0  # scales x_T; below 1 plans are less diverse
+    temperature: float = 1.0  # scales the sampler's noise; below 1 plans are less diverse
 
     def __post_init__(self):
         if not 1 <= self.action_horizon <= self.pred_horizon:
@@ -57,8 +57,20 @@ class DiffusionPolicy:
                              f"not {obs.shape}")
         cond = self.normaliser.standardise(self.task.features(obs, frame))
         shape = len(obs), self.pred_horizon, len(self.task.action_range)
-        x_T = np.float32(self.start_noise) * prior(shape, rng)
-        return self.sampler(self.schedule, self.eps_theta, x_T, cond, rng, clip=self.clip)
+        rng = Tempered(rng, self.temperature)
+        return self.sampler(self.schedule, self.eps_theta, prior(shape, rng), cond, rng,
+                            clip=self.clip)
+
+
+class Tempered:
+    """A generator of normal numbers with the standard deviation `temperature`."""
+
+    def __init__(self, rng, temperature):
+        self.rng = rng
+        self.temperature = temperature
+
+    def standard_normal(self, shape, dtype=np.float64):
+        return self.rng.standard_normal(shape, dtype) * np.asarray(self.temperature, dtype)
 
 
 # ---- an episode ----------------------------------------------------------------------------------
@@ -129,8 +141,7 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     if theta.shape != arrays["ema"].shape or not np.allclose(schedule.beta[1:], arrays["beta"]):
         raise ValueError("the schedule or the weights do not fit the config in the same file")
     theta[:] = arrays["ema"]
-    for param in eps_theta.net.params.values():
-        param.needs_grad = False  # from here on gradients go to samples, not to weights
+    eps_theta.net.freeze()
     if eps_theta.learned and sampler is ancestral_sampling:
         sampler = functools.partial(ancestral_sampling, variance="learned")
     options = {"action_horizon": min(2, config.pred_horizon), "clip": config.clip} | options
@@ -175,7 +186,7 @@ def save(path, trainer, resumable=False, **notes):
 def load(path, task, sampler=ancestral_sampling, **options):
     """The policy in a file, or in a run's folder -> DiffusionPolicy, meta.
 
-    options: action_horizon, clip, start_noise of DiffusionPolicy. Raises ValueError with one
+    options: action_horizon, clip, temperature of DiffusionPolicy. Raises ValueError with one
     sentence for a file that does not fit the task, itself or the sampler.
     """
     arrays, meta = read(path)

@@ -48,6 +48,8 @@ class Config:
     precondition: bool = option(True, "precondition the denoiser (v-prediction; see nn.Denoiser)")
     obs_horizon: int = option(1, "observations that the policy sees; 2 are better for human "
                                  "demonstrations", 1, 100)
+    relabel: bool = option(True, "make the goal of each demonstration what it has reached, where "
+                                 "the task can")
     pred_horizon: int = option(16, "actions in a chunk: the prediction horizon", 1, 512)
     clip: float = option(4.0, "bound on x_0, in standard deviations of the actions", 1e-3, 1e6)
     schedule: str = option("cosine", "noise schedule", choices=tuple(SCHEDULES))
@@ -141,6 +143,8 @@ class Trainer:
         self.loss = loss
         self.rng = np.random.default_rng(config.seed)
         self.demos_sha256 = hashlib.sha256(b"".join(a.tobytes() for a in data)).hexdigest()
+        if config.relabel and task.relabel:
+            data = task.relabel(data)
         self.cond, self.x0, self.normaliser = training_set(
             data, task, config.obs_horizon, config.pred_horizon, config.clip)
         check_numbers(self.normaliser._asdict())  # before the work: its file could not be read
@@ -204,7 +208,7 @@ class Trainer:
         x0 = self.x0[rows]
         eps = rng.standard_normal((batch, *self.x0.shape[1:]), dtype=np.float32)
         x_t = q_sample(self.schedule, x0, t, eps)
-        error = eps - self.eps_theta(x_t, t, self.cond[rows]).data
+        error = eps - self.eps_theta(x_t, t, self.cond[rows])
         each = self.weight[t] * (error**2).mean((1, 2))
         self.loss_by_t[self.n * points // self.config.steps] = each.reshape(QUARTERS, -1).mean(1)
 

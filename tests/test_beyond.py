@@ -112,9 +112,9 @@ def test_every_objective_loads_with_each_of_its_samplers(saved, objective):
 
 def test_a_policy_by_name_is_that_of_policy_load_with_the_function(saved):
     path = saved("simple")
-    named, _ = beyond.load(path, PUSHT, "ddim", steps=2, action_horizon=5, start_noise=0.5)
-    direct, _ = policy.load(path, PUSHT, bind("ddim", steps=2), action_horizon=5, start_noise=0.5)
-    assert named.action_horizon == 5 and named.start_noise == 0.5
+    named, _ = beyond.load(path, PUSHT, "ddim", steps=2, action_horizon=5, temperature=0.5)
+    direct, _ = policy.load(path, PUSHT, bind("ddim", steps=2), action_horizon=5, temperature=0.5)
+    assert named.action_horizon == 5 and named.temperature == 0.5
     assert np.array_equal(plan_of(named), plan_of(direct))
 
 
@@ -164,7 +164,7 @@ def test_a_learned_variance_is_sampled_with_guidance_too(saved):
     ("simple", {"guidance": 1.0}, "trained with --drop-cond above 0"),
     ("simple", {"sampler": "shooting", "guidance": 1.0}, "the sampler shooting takes no guidance"),
     ("mse", {"guidance": 1.0}, "the sampler regression takes no guidance"),
-    ("mse", {"start_noise": 0.5}, "the sampler regression takes no start_noise"),
+    ("mse", {"temperature": 0.5}, "the sampler regression takes no temperature"),
     ("simple", {"action_horizon": 9}, "a plan has 8 actions")], ids=str)
 def test_what_a_network_was_not_trained_for_is_refused_in_words(saved, objective, given, said):
     with pytest.raises(ValueError, match=said):
@@ -195,8 +195,8 @@ def parsed(*arguments):
     (("--variance", "beta"), {"variance": "beta"}, "ancestral, variance beta"),
     (("--sampler", "pc", "--langevin-repeats", 2, "--langevin-size", 0.3),
      {"sampler": "pc", "repeats": 2, "size": 0.3}, "pc, langevin repeats 2, langevin size 0.3"),
-    (("--guidance", 1.5, "--start-noise", 0.5, "--action-horizon", 4),
-     {"guidance": 1.5, "start_noise": 0.5, "action_horizon": 4},
+    (("--guidance", 1.5, "--temperature", 0.5, "--action-horizon", 4),
+     {"guidance": 1.5, "temperature": 0.5, "action_horizon": 4},
      "ancestral, guidance 1.5, start noise 0.5"),
 ], ids=str)
 def test_options_of_a_command_line_are_those_of_load_and_said_in_words(
@@ -225,7 +225,7 @@ def test_without_a_run_the_default_policy_is_loaded(saved):
     ("--spread", "nan", "must be from 0 to 10, not nan"),
     ("--spread", "wide", "invalid number value: 'wide'"),
     ("--guidance", 101, "must be from -100 to 100, not 101"),
-    ("--start-noise", -0.5, "must be from 0 to 100, not -0.5"),
+    ("--temperature", -0.5, "must be from 0 to 100, not -0.5"),
     ("--action-horizon", 0, "must be from 1 to 100000, not 0"),
     ("--action-horizon", "two", "invalid whole number value: 'two'"),
     ("--noise-seed", -1, "must be from 0 to 9223372036854775808, not -1"),
@@ -265,7 +265,7 @@ def test_the_usage_names_what_each_option_takes(monkeypatch, capsys):
         [--sampler {ancestral,ddim,sde,flow,langevin,pc,regression,mixture,shooting}]
         [--sampler-steps N] [--ddim-eta ETA] [--variance {beta-tilde,beta,learned}]
         [--langevin-repeats N] [--langevin-size SIZE] [--spread S] [--guidance W]
-        [--start-noise S] [--action-horizon N] [--noise-seed N] [RUN]""".split()
+        [--temperature S] [--action-horizon N] [--noise-seed N] [RUN]""".split()
 
 
 @pytest.mark.parametrize("other", ["a", "folder/../a", "link", "hard link"])

@@ -3,7 +3,7 @@ from minidiff import beyond, checkpoint, demos, policy
 from minidiff.beyond import OBJECTIVES, bind
 from minidiff.demos import BOUND, Normaliser
 from minidiff.diffusion import SCHEDULES, ancestral_sampling
-from minidiff.policy import DiffusionPolicy, history, run_episode
+from minidiff.policy import DiffusionPolicy, Tempered, history, run_episode
 from minidiff.pusht.features import PUSHT
 from minidiff.tensor import Tape, Tensor
 from minidiff.training import Config, Diverged, Trainer
@@ -34,10 +34,10 @@ def some_obs(n, seed=0):
 @pytest.mark.parametrize("sampler, options", [
     ("ancestral", {}), ("ancestral", {"variance": "beta"}), ("ddim", {"steps": 3}),
     ("ddim", {"steps": 5, "eta": 1.0}), ("langevin", {}), ("pc", {})], ids=str)
-@pytest.mark.parametrize("start_noise", [1.0, 0.2])
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_ideal_denoiser_of_one_plan_makes_exactly_that_plan(
-        schedule, start_noise, sampler, options):
+        schedule, temperature, sampler, options):
     """eps = (x_t - sqrt(alpha_bar) c) / sqrt(1-alpha_bar): all of x_0 is at c.
 
     So every sampler must end there.
@@ -49,7 +49,7 @@ def test_the_ideal_denoiser_of_one_plan_makes_exactly_that_plan(
     planner = DiffusionPolicy(gaussian_denoiser(schedule, c, 0), schedule, PUSHT,
                               unscaled(scale), obs_horizon=2,
                               pred_horizon=8, sampler=bind(sampler, **options),
-                              start_noise=start_noise)
+                              temperature=temperature)
     obs = some_obs(3)
     agent, axes = PUSHT.frame(obs)
     x, y = axes[:, None, :, 0], axes[:, None, :, 1]  # (3, 1, 2)
@@ -173,15 +173,25 @@ def test_denoise_yields_each_step_of_the_chain_and_the_plan_last(tiny_policy, sa
     np.testing.assert_array_equal(steps[0], start)
 
 
-def test_start_noise_scales_what_a_plan_starts_from(tiny_policy):
-    """The prior is all that is random in DDIM with eta = 0: without it every plan is the same."""
+@pytest.mark.parametrize("sampler, options", [
+    ("ddim", {"steps": 3}), ("ddim", {"eta": 1.0}), ("ancestral", {}), ("sde", {})], ids=str)
+def test_temperature_scales_all_noise_that_a_sampler_draws(sampler, options, tiny_policy):
+    """Without noise every plan is the same."""
     obs = some_obs(1)
     spread = []
-    for start_noise in (0, 0.1, 1):
-        planner = tiny_policy(sampler=bind("ddim", steps=3), start_noise=start_noise)
+    for temperature in (0, 0.1, 1):
+        planner = tiny_policy(sampler=bind(sampler, **options), temperature=temperature)
         plans = [planner.plan(obs, np.random.default_rng(seed)) for seed in range(4)]
         spread.append(np.ptp(plans, axis=0).max())
     assert spread[0] == 0 < spread[1] < spread[2] / 2
+
+
+def test_tempered_numbers_are_scaled_in_their_precision():
+    for dtype in np.float32, np.float64:
+        plain = np.random.default_rng(3).standard_normal((2, 3), dtype)
+        scaled = Tempered(np.random.default_rng(3), 0.3).standard_normal((2, 3), dtype)
+        assert scaled.dtype == dtype
+        np.testing.assert_array_equal(scaled, plain * dtype(0.3))
 
 
 @pytest.mark.parametrize("options, said", [
@@ -315,13 +325,13 @@ def test_a_policy_has_the_averaged_weights_of_its_trainer(trainer):
 
 def test_gradients_flow_through_a_policy_but_not_into_its_weights(trainer):
     eps_theta = policy.from_trainer(trainer).eps_theta
-    x = Tensor(np.zeros((1, 8, 2), np.float32), needs_grad=True)
+    x = Tensor(np.zeros((1, 8, 2), np.float32))
     with Tape() as tape:
         eps_hat = eps_theta(x, 3, np.ones((1, 43), np.float32))
     tape.backward(eps_hat)
     assert np.abs(x.grad).max() > 0
-    assert not [name for name, p in eps_theta.net.params.items() if p.grad is not None]
-    assert all(p.needs_grad for p in trainer.net.params.values())  # those go on learning
+    for net, kind in (eps_theta.net, np.ndarray), (trainer.net, Tensor):  # which goes on learning
+        assert all(type(p) is kind for p in net.params.values())
 
 
 @pytest.mark.parametrize("resumable", [False, True])
@@ -342,12 +352,12 @@ def test_a_policy_comes_back_from_its_file_as_it_was(trainer, resumable, tmp_pat
 def test_options_of_a_policy_reach_it(trainer, tmp_path):
     policy.save(tmp_path / "p.npz", trainer)
     sampler = bind("ddim", steps=2)
-    options = {"action_horizon": 5, "start_noise": 0.3, "clip": 1.5}
+    options = {"action_horizon": 5, "temperature": 0.3, "clip": 1.5}
     loaded, _ = policy.load(tmp_path / "p.npz", PUSHT, sampler, **options)
     direct = policy.from_trainer(trainer, sampler, **options)
     for planner in (loaded, direct):
         assert planner.sampler is sampler
-        assert (planner.action_horizon, planner.start_noise, planner.clip) == (5, 0.3, 1.5)
+        assert (planner.action_horizon, planner.temperature, planner.clip) == (5, 0.3, 1.5)
     assert np.array_equal(plan_of(loaded), plan_of(direct))
 
 

@@ -25,14 +25,14 @@ diffusion demos
 training
 policy
 __main__ wall
-beyond/samplers beyond/guidance beyond/baselines beyond/formats
+beyond/samplers beyond/guidance beyond/realtime beyond/baselines beyond/formats
 beyond/__init__
 beyond/options
 pusht/__init__ pusht/data/__init__ pusht/study/__init__ pusht/view/__init__
 pusht/geometry pusht/scores pusht/workers
 pusht/features
 pusht/env
-pusht/rollout pusht/data/expert pusht/study/disturbances
+pusht/rollout pusht/estimate pusht/data/expert pusht/study/disturbances
 pusht/study/candidates pusht/study/compare pusht/study/bound pusht/study/forks pusht/data/collect
 pusht/view/drawing
 pusht/view/charts pusht/view/films pusht/view/windows

@@ -75,7 +75,7 @@ def config_of(path, meta):
     return config
 
 
-def load(path, task, sampler=None, guidance=0.0, action_horizon=None, start_noise=1.0, **options):
+def load(path, task, sampler=None, guidance=0.0, action_horizon=None, temperature=1.0, **options):
     """policy.load, with the sampler by its name (by default that of the objective) -> policy, meta.
 
     guidance: by how much more than in training the observation counts (guidance.ClassifierFree).
@@ -97,12 +97,12 @@ def load(path, task, sampler=None, guidance=0.0, action_horizon=None, start_nois
                          f"not {options['steps']}")
     if guidance and name in ("regression", "mixture", "shooting"):
         raise ValueError(f"the sampler {name} takes no guidance: it denoises nothing")
-    if start_noise != 1 and name == "regression":
-        raise ValueError("the sampler regression takes no start_noise: it starts from none")
+    if temperature != 1 and name == "regression":
+        raise ValueError("the sampler regression takes no temperature: --spread scales its noise")
     if guidance and not config.drop_cond:
         raise ValueError(f"{path}: guidance needs a network that was trained with --drop-cond "
                          "above 0")
-    changes = {"start_noise": start_noise}
+    changes = {"temperature": temperature}
     if action_horizon is not None:
         changes["action_horizon"] = action_horizon
     policy, meta = policies.load(path, task, function, **changes)

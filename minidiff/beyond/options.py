@@ -38,8 +38,9 @@ def add_arguments(parser):
     add("--guidance", type=bounded(float, -100, 100), default=0.0, metavar="W",
         help="classifier-free: by how much more than in training the observation counts, for a "
              "policy trained with --drop-cond (default: 0)")
-    add("--start-noise", type=bounded(float, 0, 100), default=1.0, metavar="S",
-        help="standard deviation of x_T; below 1 plans vary less (default: 1)")
+    add("--temperature", type=bounded(float, 0, 100), default=1.0, metavar="S",
+        help="standard deviation of all noise that the sampler draws, from x_T on; below 1 plans "
+             "vary less (default: 1)")
     add("--action-horizon", type=bounded(int, 1, 100_000), metavar="N",
         help="actions carried out of each plan (default: 2)")
     add("--noise-seed", type=bounded(int, 0, 2**63), default=0, metavar="N",
@@ -97,13 +98,13 @@ def load_policy(args, task, default):
     options = {FLAGS[flag]: value for flag, value in given.items()}
     path = Path(default if args.run is None else args.run)
     policy, meta = load(path, task, args.sampler, args.guidance, args.action_horizon,
-                        args.start_noise, **options)
+                        args.temperature, **options)
     words = [args.sampler or default_sampler(meta)]
     words += [f"{flag.replace('_', ' ')} {value}" for flag, value in given.items()]
     if args.guidance:
         words.append(f"guidance {args.guidance:g}")
-    if args.start_noise != 1:
-        words.append(f"start noise {args.start_noise:g}")
+    if args.temperature != 1:
+        words.append(f"temperature {args.temperature:g}")
     return policy, meta, ", ".join(words)
 
 

@@ -55,6 +55,7 @@ class PushTEnv:
 
     Raises ValueError for an unknown name or number, RuntimeError without pymunk.
     """
+    waiting = ()  # actions that were chosen, but not yet carried out: here, there are none
 
     def __init__(self, seeding="legacy", state_order="legacy", obs_type="state", max_steps=300,
                  render_mode=None):

@@ -4,6 +4,7 @@ import concurrent.futures
 import numpy as np
 
 from .. import stopping
+from ..beyond.realtime import plan_after
 from ..policy import history, run_episode
 from . import workers
 from .env import PushTEnv
@@ -56,17 +57,20 @@ class Unfinished(RuntimeError):
         self.episodes = episodes
 
 
-def rollout(policy, seeds, noise_seed=0, make_env=PushTEnv, decide=None, record=False):
+def rollout(policy, seeds, noise_seed=0, make_env=PushTEnv, decide=None, queue="hold",
+            record=False):
     """Run one episode per seed, until success or the world's max_steps.
 
     make_env: makes a world; picklable if an executor is to run it, as functools.partial is.
     decide: None, and all episodes are planned together; or decide(env, obs (obs_horizon, S), rng)
     -> plan (H, D), and each episode runs alone (study/candidates.py).
+    queue: how a plan goes on from actions that the world has not carried out yet
+    (beyond/realtime.py); `decide` takes no account of them.
     Returns a list of Episodes; with `record`, also the observations of each, (steps+1, 5). After a
     signal (stopping.py) it raises Stopped between two plans.
     """
     if decide is None:
-        tracks = run_together(policy, seeds, noise_seed, make_env)
+        tracks = run_together(policy, seeds, noise_seed, make_env, queue)
         episodes = [track.episode() for track in tracks]
     else:
         tracks, episodes = [], []
@@ -81,7 +85,7 @@ def rollout(policy, seeds, noise_seed=0, make_env=PushTEnv, decide=None, record=
     return (episodes, [np.stack(track.states) for track in tracks]) if record else episodes
 
 
-def run_together(policy, seeds, noise_seed, make_env):
+def run_together(policy, seeds, noise_seed, make_env, queue):
     """All episodes in lockstep, with one batched plan for those that are not over -> Tracks."""
     envs = [make_env() for _ in seeds]
     tracks = [Track(seed, env.reset(seed=int(seed))[0]) for seed, env in zip(seeds, envs)]
@@ -89,7 +93,8 @@ def run_together(policy, seeds, noise_seed, make_env):
     while noise.active:
         stopping.safe_point()
         obs = [history(tracks[i].states, policy.obs_horizon) for i in noise.active]
-        plans = policy.plan(np.stack(obs), noise)  # (active, H, D)
+        waiting = [np.reshape(envs[i].waiting, (-1, 2)) for i in noise.active]
+        plans = plan_after(policy, np.stack(obs), noise, np.stack(waiting), queue)  # (active, H, D)
         going_on = []
         for i, plan in zip(noise.active, plans):
             if carry_out(plan[:policy.action_horizon], envs[i], tracks[i]):

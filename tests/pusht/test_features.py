@@ -171,3 +171,40 @@ def test_what_a_policy_does_may_be_demonstrated_to_another():
     assert demos.check(arrays, PUSHT).action.tolist() == [[530.0, -20.0]]
     with pytest.raises(ValueError, match="'action' is out of range in row 0, column 1"):
         demos.check(arrays | {"action": np.array([[5.0, 2000.0]])}, PUSHT)
+
+
+# ---- hindsight -----------------------------------------------------------------------------------
+
+def test_in_hindsight_every_demonstration_ends_on_the_goal(arrays):
+    moved = features.hindsight(demos.check(arrays, PUSHT))
+    for end in moved.episode_ends:
+        x, y, angle = moved.state[end - 1, 2:]
+        assert (x, y) == pytest.approx(GOAL_POSE[:2])
+        assert np.exp(1j * angle) == pytest.approx(np.exp(1j * GOAL_POSE[2]))
+
+
+def test_hindsight_moves_each_demonstration_as_a_whole(arrays):
+    """Agent, block and action keep their places in the frame; only the goal moves."""
+    data = demos.check(arrays, PUSHT)
+    moved = features.hindsight(data)
+    seen, actions = demos.windows(data, 2, 4)
+    seen_moved, actions_moved = demos.windows(moved, 2, 4)
+    before, after = frame(seen), frame(seen_moved)
+    np.testing.assert_allclose(demos.to_frame(actions_moved, after),
+                               demos.to_frame(actions, before), atol=1e-3)
+    agent = slice(0, 2), slice(22, 43)  # where the agent is, its corners, and what has moved
+    for columns in agent:
+        np.testing.assert_allclose(features_of(seen_moved)[:, columns],
+                                   features_of(seen)[:, columns], atol=1e-4)
+    assert (features_of(seen_moved)[:, 2:4] != features_of(seen)[:, 2:4]).any()
+
+
+def test_hindsight_leaves_what_it_is_given_as_it_was(arrays):
+    data = demos.check(arrays, PUSHT)
+    copies = [array.copy() for array in data]
+    once = features.hindsight(data)
+    for array, copy in zip(data, copies):
+        np.testing.assert_array_equal(array, copy)
+    again = features.hindsight(once)
+    np.testing.assert_allclose(again.state, once.state, atol=1e-9)
+    np.testing.assert_allclose(again.action, once.action, atol=1e-9)

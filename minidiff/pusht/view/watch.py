@@ -13,27 +13,31 @@ from ...beyond import options
 from ...policy import history
 from .. import SHIPPED_POLICY
 from ..env import PushTEnv
+from ..estimate import EstimatingEnv
 from ..features import PUSHT
 from ..geometry import CENTER_OF_GRAVITY, distance, to_body, to_world
 from ..study.candidates import best
+from ..study.disturbances import DisturbedEnv
 from . import drawing, windows
 from .drawing import BLUE, GREEN, GREY, INK, ORANGE, PAPER, VERMILLION
 from .windows import UNIT, Clock, key_name
 
 CANDIDATES = 16
+LATENCIES = (0, 2, 4, 8)  # steps, to choose from by l
 PERIODS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05, 0.025)  # s per step, to choose from by - and +
 SLICE = 0.015  # s of denoising after which events get their turn
 AFTERGLOW = 1.5  # s for which the end of an episode is shown
 REACH = (85.0, 427.0)  # where the T's centre of gravity may be put: it stays between the walls
 HELP = (("space", "pause, or go on"), ("→ or .", "one step"), ("+  −", "faster, slower"),
         ("n", "another start"), ("c", "many candidate plans, or a single one"),
-        ("s", "the next sampler"), ("h", "this help"), ("q or Esc", "quit"),
+        ("s", "the next sampler"),
+        ("l", "actions arrive later: 2, 4, 8 steps"), ("h", "this help"), ("q or Esc", "quit"),
         ("left button", "drag the T"), ("right button, wheel", "turn the T"))
 COLOURS = ((GREEN, "the goal"), (BLUE, "the T"), (GREY, "candidate plans"),
            (INK, "the plan that was chosen"), (VERMILLION, "the agent, and its next actions"),
            (ORANGE, "where the agent has been"))
-KEYS = ("space  pause     mouse  drag the T     s  sampler     c  candidates     n  new start"
-        "     h  help     q  quit")
+KEYS = ("space  pause     mouse  drag the T     s  sampler     c  candidates     l  latency"
+        "     n  new start     h  help     q  quit")
 
 
 class Watch:
@@ -48,7 +52,8 @@ class Watch:
                  now=time.monotonic):
         self.policies = policies
         self.name = next(iter(policies))
-        self.env = PushTEnv(seeding=seeding)
+        self.seeding = seeding
+        self.latency = 0
         self.scratch = PushTEnv()
         self.noise_seed, self.max_steps = noise_seed, max_steps
         self.candidates = candidates
@@ -63,10 +68,12 @@ class Watch:
         """Begin an episode."""
         self.seed = seed % options.SEEDS  # after the last one comes 0
         self.rng = np.random.default_rng([self.noise_seed, self.seed])
+        self.world = DisturbedEnv(seeding=self.seeding, action_latency=self.latency)
+        self.env = EstimatingEnv(lambda: self.world)  # what the policy sees of it
         state, info = self.env.reset(seed=self.seed)
         self.coverage = info["coverage"]
         self.steps = 0
-        self.seen, self.trail = [state], [state[:2]]
+        self.seen, self.trail = [state], [self.world.state[:2]]
         self.ended = None  # or (seconds, words)
         self.grip = None  # or (how, offset) while the mouse holds the T
         self.clock.restart()
@@ -138,7 +145,7 @@ class Watch:
         self.carried_out += 1
         self.fresh = True
         self.seen.append(state)
-        self.trail.append(state[:2])
+        self.trail.append(self.world.state[:2])
         if solved:
             self.ended = self.clock.now(), f"solved after {self.steps} steps"
         elif self.steps >= self.max_steps:
@@ -177,13 +184,16 @@ class Watch:
             self.name = names[(names.index(self.name) + 1) % len(names)]
             self.length = math.inf
             self.replan()
+        elif key == "l":
+            self.latency = LATENCIES[(LATENCIES.index(self.latency) + 1) % len(LATENCIES)]
+            self.start(self.seed)
         elif key == "h":
             self.help = not self.help
 
     def mouse(self, event):
         """The left button drags the T; the right one and the wheel turn it about its centre."""
         pg = drawing.load_pygame()
-        pose = self.env.state[2:]
+        pose = self.world.state[2:]
         centre = to_world(complex(*CENTER_OF_GRAVITY), pose)
         if event.type == pg.MOUSEWHEEL:
             self.move(centre, pose[2] + math.radians(10) * event.y)
@@ -207,7 +217,7 @@ class Watch:
         """Put the T's centre of gravity (complex, px) there, within REACH. Forget the past."""
         centre = complex(np.clip(centre.real, *REACH), np.clip(centre.imag, *REACH))
         corner = centre - np.exp(1j * angle) * complex(*CENTER_OF_GRAVITY)
-        agent_x, agent_y, _, _, _, *velocity = self.env.motion
+        agent_x, agent_y, _, _, _, *velocity = self.world.motion
         motion = [agent_x, agent_y, corner.real, corner.imag, angle, *velocity]
         state, info = self.env.reset(options={"order": "exact", "state": motion})
         self.coverage = info["coverage"]
@@ -221,7 +231,7 @@ class Watch:
         pg = drawing.load_pygame()
         chosen = 0 if len(self.plans) == 1 else self.chosen
         upcoming = slice(self.carried_out, self.policies[self.name].action_horizon)
-        windows.picture(pg, screen, self.env.state, self.trail, lambda canvas, unit: fan(
+        windows.picture(pg, screen, self.world.state, self.trail, lambda canvas, unit: fan(
             pg, canvas, unit, self.plans, chosen, upcoming))
         if self.ended:
             _, word = self.ended
@@ -233,10 +243,11 @@ class Watch:
         if self.candidates > 1:
             plans = f"{self.candidates} plans, the best one chosen by the simulator"
         ms = f"{np.median(self.decisions[-5:]):.0f} ms a decision" if self.decisions else ""
+        late = f"    {self.latency} steps late" if self.latency else ""
         windows.panel(
             pg, screen,
             f"coverage {self.coverage:4.0%}    step {self.steps}    seed {self.seed}", word,
-            f"{self.name}    {plans}    {ms}    {1 / self.clock.period:.3g} Hz", KEYS)
+            f"{self.name}    {plans}    {ms}    {1 / self.clock.period:.3g} Hz{late}", KEYS)
         if self.help:
             windows.overlay(pg, screen, HELP, COLOURS)
 
@@ -276,7 +287,7 @@ def every_sampler(args, first, meta):
             with contextlib.suppress(ValueError):  # a sampler that does not take such options
                 policies[label(name, **own)], _ = beyond.load(
                     args.run or SHIPPED_POLICY, PUSHT, name, args.guidance, args.action_horizon,
-                    args.start_noise, **own)
+                    args.temperature, **own)
     return policies
 
 

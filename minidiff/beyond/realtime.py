@@ -1,0 +1,70 @@
+"""Plans where actions are late: real-time chunking (Black, Galliker & Levine 2025).
+
+An action that is chosen now is carried out d steps later. Until then the world moves on under d
+actions that were chosen before: they are committed. A plan that ignores them is made for a state
+that will be gone. Here the first d actions of a plan are the committed ones, and what is carried
+out next is what follows them.
+"""
+import dataclasses
+
+import numpy as np
+
+from ..demos import frame_of
+from ..diffusion import eps_from_x0, x0_from_eps
+
+QUEUES = ("hold", "skip", "ignore")
+
+
+class Held:
+    """eps_theta whose predicted x_0 begins with given actions, at every step of a chain.
+
+    given: (B, d, D), in the network's units. The network sees them in x_t and, more clearly at each
+    step, samples the rest to fit. It is another eps_theta, which any sampler takes.
+    """
+
+    def __init__(self, eps_theta, schedule, given):
+        self.eps_theta = eps_theta
+        self.schedule = schedule
+        self.given = given
+
+    def __call__(self, x_t, t, cond):
+        return self.held(self.eps_theta(x_t, t, cond), x_t, t)
+
+    def with_variance(self, x_t, t, cond):
+        """A learned variance stays as it is."""
+        eps_hat, v = self.eps_theta.with_variance(x_t, t, cond)
+        return self.held(eps_hat, x_t, t), v
+
+    def held(self, eps_hat, x_t, t):
+        x0_hat = x0_from_eps(self.schedule, x_t, t, eps_hat)
+        x0_hat[:, :self.given.shape[1]] = self.given
+        return eps_from_x0(self.schedule, x_t, t, x0_hat)
+
+
+def plan_after(policy, obs, rng, committed, queue="hold"):
+    """Plans (B, H-d, D) for obs (B, obs_horizon, S), to be carried out after committed (B, d, D).
+
+    queue: "hold", the plan starts with the committed actions, as above; "skip", it is made freely,
+    and its first d actions are left out; "ignore", all of it, (B, H, D), as if d were 0. ValueError
+    where a plan has fewer than d + action_horizon actions.
+    """
+    d = committed.shape[1]
+    if queue == "ignore" or d == 0:
+        return policy.plan(obs, rng)
+    check_length(policy, d)
+    if queue == "hold":
+        frame = frame_of(policy.task, obs)
+        # a normaliser takes whole plans: what stands behind the committed actions does not matter
+        rest = np.repeat(committed[:, -1:], policy.pred_horizon - d, 1)
+        whole = np.concatenate([committed, rest], 1)
+        given = policy.normaliser.normalise(whole, frame)[:, :d]
+        held = Held(policy.eps_theta, policy.schedule, given)
+        policy = dataclasses.replace(policy, eps_theta=held)
+    return policy.plan(obs, rng)[:, d:]
+
+
+def check_length(policy, d):
+    """ValueError where a plan has fewer than d + action_horizon actions."""
+    if d + policy.action_horizon > policy.pred_horizon:
+        raise ValueError(f"a plan of {policy.pred_horizon} actions is too short for {d} committed "
+                         f"ones and {policy.action_horizon} more: see --queue ignore, --estimate")
