@@ -120,13 +120,13 @@ def main():
     if any(np.any(value) for value in disturbances.values()):
         make_env = functools.partial(DisturbedEnv, **disturbances, **world)
         make_env()  # what makes no sense is refused now
-    if args.estimate is not None:
-        make_env = functools.partial(EstimatingEnv, make_env, args.estimate)
-    elif args.queue != "ignore":
-        check_length(policy, args.action_latency)
     decide = None
     if args.candidates > 1 or args.budget_ms is not None:
         decide = BestOf(policy, args.candidates, args.budget_ms)
+    if args.estimate is not None:
+        make_env = functools.partial(EstimatingEnv, make_env, args.estimate)
+    elif not decide and args.queue != "ignore":
+        check_length(policy, args.action_latency)
 
     chunks = math.ceil(len(seeds) / CHUNK)
     milliseconds = plan_ms(policy)
@@ -156,7 +156,7 @@ def main():
             how.append(f"{name.replace('_', ' ')} {value}")
     if args.estimate is not None:
         how.append(f"the state estimated for noise of {args.estimate:g} px")
-    elif args.action_latency:
+    elif args.action_latency and not decide:
         how.append(f"queue {args.queue}")
     if decide:
         how.append(f"the best of {summary['candidates']:.0f} plans tried in the simulator, "

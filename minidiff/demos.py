@@ -157,6 +157,16 @@ def windows(demos, obs_horizon, pred_horizon):
     return obs, actions
 
 
+def drawn(episode_ends, last, times):
+    """The rows that batches are drawn from: all of them, the `last` of each episode `times` times.
+
+    Episodes end with small corrections, which decide over success and are few among all rows.
+    """
+    rows = np.arange(episode_ends[-1])
+    left = np.repeat(episode_ends, np.diff(episode_ends, prepend=0)) - rows  # 1 in the last row
+    return np.repeat(rows, np.where(left <= last, times, 1))
+
+
 def to_frame(actions, frame):
     """Actions (B, H, D) as offsets from the frame's origin, along its axes; None: as they are."""
     if frame is None:

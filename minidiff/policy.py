@@ -23,11 +23,11 @@ class DiffusionPolicy:
     task: Task
     normaliser: Normaliser
     obs_horizon: int = 1  # observations seen
-    pred_horizon: int = 16  # H, actions in a plan
-    action_horizon: int = 2  # actions carried out before the next plan
+    pred_horizon: int = 8  # H, actions in a plan
+    action_horizon: int = 4  # actions carried out before the next plan
     sampler: Callable = ancestral_sampling  # or another with its arguments; partial binds the rest
     clip: float = 4.0  # bound on the predicted x_0
-    temperature: float = 1.0  # scales the sampler's noise; below 1 plans are less diverse
+    temperature: float = 0.5  # scales the sampler's noise: 1 samples p_theta, 0 a single plan
 
     def __post_init__(self):
         if not 1 <= self.action_horizon <= self.pred_horizon:
@@ -144,7 +144,7 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     eps_theta.net.freeze()
     if eps_theta.learned and sampler is ancestral_sampling:
         sampler = functools.partial(ancestral_sampling, variance="learned")
-    options = {"action_horizon": min(2, config.pred_horizon), "clip": config.clip} | options
+    options = {"action_horizon": min(4, config.pred_horizon), "clip": config.clip} | options
     return DiffusionPolicy(eps_theta, Schedule(arrays["beta"]), task, normaliser,
                            config.obs_horizon, config.pred_horizon, sampler=sampler, **options)
 

@@ -6,14 +6,15 @@ import time
 
 import numpy as np
 
-from .demos import training_set
+from .demos import drawn, training_set
 from .diffusion import SCHEDULES, WEIGHTS, l_hybrid, l_simple, loss_weight, q_sample, sample_t
 from .nn import NETWORKS, Denoiser
 from .optim import AdamW, flat_gradient, keep_freed_memory, learning_rate
 from .tensor import Tape
 
 POINTS, QUARTERS = 100, 4  # of the curves of the loss by t
-WIDTH = {"mlp": 256, "conv": 64}  # by default
+FINISH = 25  # rows at the end of a demonstration, of PushT's 2.5 s
+WIDTH = {"mlp": 128, "conv": 64}  # by default
 GROUPS = 8  # of the conv net's norms: they divide its width
 LARGEST = 1e9  # no number of a policy or of a run has that size, unless it diverged or is damaged
 STATE = ("theta", "m", "v", "loss_by_t", "losses")  # of a run's file, besides the policy's arrays
@@ -43,23 +44,24 @@ class Config:
     objective: str = option("simple", "what is minimised, by name")
     outputs: int = option(1, "numbers that the network gives for each number of a chunk", 1, 1000)
     net: str = option("mlp", "the denoiser", choices=tuple(NETWORKS))
-    width: int = option(0, "units of a layer; 0: 256 for mlp, 64 for conv", 0, 8192)
-    blocks: int = option(3, "residual blocks", 1, 1000)
+    width: int = option(0, "units of a layer; 0: 128 for mlp, 64 for conv", 0, 8192)
+    blocks: int = option(2, "residual blocks", 1, 1000)
     precondition: bool = option(True, "precondition the denoiser (v-prediction; see nn.Denoiser)")
-    obs_horizon: int = option(1, "observations that the policy sees; 2 are better for human "
-                                 "demonstrations", 1, 100)
+    obs_horizon: int = option(1, "observations that the policy sees", 1, 100)
     relabel: bool = option(True, "make the goal of each demonstration what it has reached, where "
                                  "the task can")
-    pred_horizon: int = option(16, "actions in a chunk: the prediction horizon", 1, 512)
+    finish: int = option(6, "how many times as often as others the last rows of each demonstration "
+                            "are learned: 25, where its end is", 1, 1000)
+    pred_horizon: int = option(8, "actions in a chunk: the prediction horizon", 1, 512)
     clip: float = option(4.0, "bound on x_0, in standard deviations of the actions", 1e-3, 1e6)
     schedule: str = option("cosine", "noise schedule", choices=tuple(SCHEDULES))
     T: int = option(100, "diffusion steps", 1, 100_000)
     weight: str = option("inverse-alpha-bar", "lambda(t) of L_simple", choices=WEIGHTS)
     drop_cond: float = option(0.0, "share of the windows whose features are set to 0, "
                                    "for classifier-free guidance", 0, below=1)
-    steps: int = option(5000, "gradient steps: the budget", 1, 1_000_000_000)
+    steps: int = option(3500, "gradient steps: the budget", 1, 1_000_000_000)
     batch: int = option(256, "windows in a gradient step", 1, 1_000_000)
-    lr: float = option(3e-3, "peak learning rate of AdamW", 1e-9, 1e39)
+    lr: float = option(5e-3, "peak learning rate of AdamW", 1e-9, 1e39)
     warmup: int = option(100, "steps over which the learning rate rises; then it falls by a cosine",
                          0, 1_000_000_000)
     weight_decay: float = option(1e-4, "decoupled weight decay", 0, 1e6)
@@ -147,6 +149,7 @@ class Trainer:
             data = task.relabel(data)
         self.cond, self.x0, self.normaliser = training_set(
             data, task, config.obs_horizon, config.pred_horizon, config.clip)
+        self.rows = drawn(data.episode_ends, FINISH, config.finish)
         check_numbers(self.normaliser._asdict())  # before the work: its file could not be read
         self.schedule, self.eps_theta = build(config, task, self.cond.shape[1], self.rng)
         self.net = self.eps_theta.net
@@ -170,7 +173,7 @@ class Trainer:
     def batch(self):
         """A batch of chunks x0 (B, H, D) and of the features cond (B, F) that go with them."""
         config = self.config
-        rows = self.rng.integers(0, len(self.x0), config.batch)
+        rows = self.rows[self.rng.integers(0, len(self.rows), config.batch)]
         x0 = self.x0[rows]
         cond = self.cond[rows]
         if config.drop_cond:

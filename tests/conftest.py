@@ -79,7 +79,8 @@ def tiny_policy(arrays):
     schedule, eps_theta = training.build(CONFIG, PUSHT, len(normaliser.mean), rng)
 
     def make(**options):
-        options = {"obs_horizon": 2, "pred_horizon": 8} | options
+        options = {"obs_horizon": 2, "pred_horizon": 8, "action_horizon": 2,
+                   "temperature": 1.0} | options
         return DiffusionPolicy(eps_theta, schedule, PUSHT, normaliser, **options)
     return make
 

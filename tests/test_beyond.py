@@ -197,7 +197,7 @@ def parsed(*arguments):
      {"sampler": "pc", "repeats": 2, "size": 0.3}, "pc, langevin repeats 2, langevin size 0.3"),
     (("--guidance", 1.5, "--temperature", 0.5, "--action-horizon", 4),
      {"guidance": 1.5, "temperature": 0.5, "action_horizon": 4},
-     "ancestral, guidance 1.5, start noise 0.5"),
+     "ancestral, guidance 1.5, temperature 0.5"),
 ], ids=str)
 def test_options_of_a_command_line_are_those_of_load_and_said_in_words(
         saved, arguments, given, said):

@@ -441,3 +441,17 @@ def test_large_coordinates_keep_their_digits():
     scale = np.sqrt((offsets ** 2).mean((0, 2)))[:, None]
     scale[0] = 1  # of the first action, which is the observation: its offset is 0
     np.testing.assert_allclose(x0, offsets / scale, atol=1e-6)
+
+
+# ---- the rows that batches are drawn from --------------------------------------------------------
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 5))
+def test_the_last_rows_of_each_episode_are_drawn_so_many_times_as_often(lengths, last, times):
+    rows = demos.drawn(np.cumsum(lengths), last, times)
+    expected = []
+    start = 0
+    for length in lengths:
+        for k in range(length):
+            expected += [start + k] * (times if length - k <= last else 1)
+        start += length
+    assert rows.tolist() == expected

@@ -101,10 +101,10 @@ def evaluate(patch, arguments):
     script = importlib.import_module("eval")
     seen = {"file": None}
 
-    def evaluate(policy, seeds, executor, noise_seed, progress, make_env, decide):
+    def evaluate(policy, seeds, executor, noise_seed, progress, make_env, decide, queue):
         seen.update(sampled(policy, noise_seed), seeds=list(seeds), workers=executor,
                     world=walk(make_env()), candidates=decide and decide.candidates,
-                    budget=decide and decide.budget_ms)
+                    budget=decide and decide.budget_ms, queue=queue)
         return [Episode(seed, 0.5, False, 3, 0.5, 1.0, 2.0) for seed in seeds]
 
     patch.setattr(script, "evaluate", evaluate)
@@ -193,7 +193,9 @@ TRAIN = [(LEARN, *row) for row in (
     ("--blocks 2", "weights"),
     ("--no-precondition", "weights"),
     ("--obs-horizon 2", "seen"),
-    ("--pred-horizon 8", "plan"),
+    ("--no-relabel", "weights"),
+    ("--finish 1", "weights"),
+    ("--pred-horizon 7", "plan"),
     ("--clip 0.5", "weights"),
     ("--schedule linear", "weights"),
     ("--T 7", "weights"),
@@ -229,7 +231,7 @@ SAMPLING = [  # of eval.py, watch and film
     ("simple --sampler pc", "--langevin-size 0.2", "plan"),
     ("mse", "--spread 0.5", "plan"),
     (DDIM, "--guidance 1", "plan"),
-    (DDIM, "--start-noise 0.5", "plan"),
+    (DDIM, "--temperature 1", "plan"),
     (DDIM, "--action-horizon 3", "carried out"),
     (DDIM, "--noise-seed 1", "plan")]
 
@@ -247,6 +249,8 @@ EVAL = [(WALK, *row) for row in (
     ("--kick-agent 30", "world"),
     ("--obs-noise 1", "world"),
     ("--action-latency 1", "world"),
+    ("--queue skip", "queue"),
+    ("--estimate 2", "world"),
     ("--json scores.json", "file"))]
 FILM = [(DDIM, "--episodes 2", "seeds"), (DDIM, "--seed 7", "seeds")]
 WATCH = [(DDIM, *row) for row in (
@@ -255,7 +259,7 @@ WATCH = [(DDIM, *row) for row in (
     ("--max-steps 9", "last step"),
     ("--seeding modern", "start"))] + [
     ("simple", "--guidance 1", "others"),
-    ("simple", "--start-noise 0.5", "others")]
+    ("simple", "--temperature 1", "others")]
 RECORD = [("a.npz", "--seed 7", "start"), ("a.npz", "--seeding modern", "start")]
 FORKS = [("simple --states 3", "--states 2", "states"), ("simple --states 3", "--plans 4", "plans")]
 MAKE = "--out a.npz --workers 2"
@@ -337,7 +341,7 @@ def test_the_default_that_the_help_names_is_the_one_that_counts(parser):
         said = re.search(r"\(default: ([\w.]+)\)", action.help or "")
         if said and action.default != argparse.SUPPRESS:
             given = action.default is not None
-            assert given or action.dest in (*FLAGS, "action_horizon"), action.dest
+            assert given or action.dest in (*FLAGS, "action_horizon", "temperature"), action.dest
             assert not given or said[1] == f"{action.default:{'' if action.choices else 'g'}}"
             assert not given or action.default in (action.choices or [action.default])
 

@@ -318,7 +318,7 @@ def test_a_policy_has_the_averaged_weights_of_its_trainer(trainer):
     assert not np.shares_memory(planner.eps_theta.net.theta, trainer.optimiser.ema)
     assert np.array_equal(planner.schedule.alpha_bar, trainer.schedule.alpha_bar)
     assert (planner.obs_horizon, planner.pred_horizon, planner.clip) == (2, 8, 4.0)
-    assert planner.action_horizon == 2 and planner.task is PUSHT
+    assert planner.action_horizon == 4 and planner.task is PUSHT
     for own, trained in zip(planner.normaliser, trainer.normaliser):
         assert np.array_equal(own, trained)
 
@@ -384,8 +384,8 @@ def small_trainer(arrays, **options):
 def test_a_short_plan_is_carried_out_whole_unless_told_otherwise(arrays):
     short = small_trainer(arrays, pred_horizon=1)
     assert policy.from_trainer(short).action_horizon == 1
-    longer = small_trainer(arrays, pred_horizon=3)
-    assert policy.from_trainer(longer).action_horizon == 2
+    longer = small_trainer(arrays, pred_horizon=5)
+    assert policy.from_trainer(longer).action_horizon == 4
     assert policy.from_trainer(longer, action_horizon=3).action_horizon == 3
 
 

@@ -3,6 +3,7 @@ from minidiff import checkpoint, policy, stopping
 from minidiff.beyond import SAMPLERS, formats
 from minidiff.pusht import SHIPPED_POLICY, scores, setting
 from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.estimate import EstimatingEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.pusht.rollout import Unfinished
 from minidiff.pusht.scores import Episode
@@ -71,7 +72,7 @@ def test_eval_says_what_it_scores_and_how_it_ends(evaluated, capsys):
     assert first == (f"the policy that comes with minidiff: mlp, {meta['update']:,} of "
                      f"{meta['config']['steps']:,} steps, {meta['cpu_seconds']:.0f} CPU seconds, "
                      f"seed {meta['config']['seed']}")
-    assert how == "ancestral, executing 2 of 16 actions: 7 ms a plan, 0 s in all"
+    assert how == "ancestral, executing 4 of 8 actions: 7 ms a plan, 0 s in all"
     assert score == scores.sentence(scores.summary(PLAYED))
 
 
@@ -98,6 +99,24 @@ def test_eval_starts_as_many_workers_as_there_are_chunks(arguments, workers, eva
     call = evaluated(arguments)
     assert call.executor == workers and call.decide is None
     assert f"episodes {len(call.seeds)}/{len(call.seeds)} " in capsys.readouterr().err
+
+
+def test_eval_says_how_it_meets_latency_and_noise(evaluated, capsys):
+    for arguments, said in (("--action-latency 2", "action latency 2, queue hold, exec"),
+                            ("--action-latency 2 --queue skip", "latency 2, queue skip, exec"),
+                            ("--obs-noise 4 --estimate 4", "the state estimated for noise of 4 px"),
+                            ("--action-latency 8 --estimate 0", "estimated for noise of 0 px")):
+        call = evaluated(arguments)
+        assert said in capsys.readouterr().out
+        assert call.queue == ("skip" if "skip" in arguments else "hold")
+        assert ("estimate" in arguments) == (type(call.make_env()) is EstimatingEnv)
+
+
+def test_eval_refuses_a_latency_that_plans_are_too_short_for(evaluated):
+    with pytest.raises(ValueError, match="a plan of 8 actions is too short for 5 committed ones"):
+        evaluated("--action-latency 5")
+    evaluated("--action-latency 5 --queue ignore")
+    evaluated("--action-latency 5 --candidates 2")
 
 
 def test_eval_hands_its_options_on(evaluated, capsys):

@@ -1,7 +1,8 @@
 """Training: a step is Ho's algorithm 1 on rows that belong together, and can stop and go on."""
-from minidiff import policy, training, wall
+from minidiff import demos, policy, training, wall
 from minidiff.diffusion import l_hybrid, l_simple, l_vlb, loss_weight, q_sample, sample_t
 from minidiff.optim import flat_gradient, learning_rate
+from minidiff.pusht.features import PUSHT
 from minidiff.tensor import Tape
 from minidiff.training import STATE, Config, Diverged, Trainer
 
@@ -121,14 +122,14 @@ def test_a_step_is_adamw_along_the_gradient_of_the_loss():
     schedule = by_hand.schedule
     for n in range(5):
         loss = trainer.step()
-        rows = by_hand.rng.integers(0, 80, 32)
+        rows = by_hand.rows[by_hand.rng.integers(0, len(by_hand.rows), 32)]
         t = sample_t(schedule, 32, by_hand.rng)
         eps = by_hand.rng.standard_normal((32, 4, 2), dtype=np.float32)
         with Tape() as tape:
             value = l_simple(schedule, by_hand.eps_theta, by_hand.x0[rows], t, eps,
                              by_hand.cond[rows], by_hand.weight)
         tape.backward(value)
-        rate = learning_rate(n, 10, 3e-3, warmup=3)
+        rate = learning_rate(n, 10, 5e-3, warmup=3)
         by_hand.optimiser.step(flat_gradient(by_hand.net.params), rate)
         assert loss == float(value.data) and trainer.n == n + 1
         assert np.array_equal(trainer.net.theta, by_hand.net.theta)
@@ -421,10 +422,35 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(options, said):
 def test_values_at_their_limits_are_accepted():
     least = Config(width=0, obs_horizon=1, pred_horizon=1, T=1, steps=1, batch=1, drop_cond=0,
                    warmup=0, weight_decay=0, ema=0, seed=0, lr=1e-9, clip=1e-3)
-    assert least.width == 256 and least.drop_cond == least.ema == 0
+    assert least.width == 128 and least.drop_cond == least.ema == 0
     assert Config(width=8192, T=100_000, outputs=1000, weight_decay=1).weight_decay == 1
 
 
 def test_the_width_by_default_is_that_of_the_network():
-    assert Config().width == 256 and Config(net="conv").width == 64
+    assert Config().width == 128 and Config(net="conv").width == 64
     assert Config(width=24).width == 24 and Config(net="conv", width=16).width == 16
+
+
+# ---- what is learned of the demonstrations -------------------------------------------------------
+
+def test_a_task_that_can_relabels_the_demonstrations(arrays):
+    """With relabel, and where the task has a way; the file's fingerprint stays."""
+    data = demos.check(arrays, PUSHT)
+    small = {"width": 8, "blocks": 1, "steps": 1}
+    as_they_are = Trainer(Config(relabel=False, **small), PUSHT, data)
+    relabelled = Trainer(Config(**small), PUSHT, data)
+    by_hand = Trainer(Config(relabel=False, **small), PUSHT, PUSHT.relabel(data))
+    without = Trainer(Config(**small), PUSHT._replace(relabel=None), data)
+    assert np.array_equal(relabelled.cond, by_hand.cond)
+    assert not np.array_equal(relabelled.cond, as_they_are.cond)
+    assert np.array_equal(without.cond, as_they_are.cond)
+    assert relabelled.demos_sha256 == as_they_are.demos_sha256
+
+
+def test_the_ends_of_demonstrations_are_drawn_more_often(arrays):
+    data = demos.check(arrays, PUSHT)
+    trainer = Trainer(Config(width=8, blocks=1, steps=1, finish=3), PUSHT, data)
+    assert np.array_equal(trainer.rows, demos.drawn(data.episode_ends, 25, 3))
+    trainer.rows = np.array([7, 7, 7])
+    x0, cond = trainer.batch()
+    assert (x0 == trainer.x0[7]).all() and (cond == trainer.cond[7]).all()

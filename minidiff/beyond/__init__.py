@@ -75,7 +75,8 @@ def config_of(path, meta):
     return config
 
 
-def load(path, task, sampler=None, guidance=0.0, action_horizon=None, temperature=1.0, **options):
+def load(path, task, sampler=None, guidance=0.0, action_horizon=None, temperature=None,
+         **options):
     """policy.load, with the sampler by its name (by default that of the objective) -> policy, meta.
 
     guidance: by how much more than in training the observation counts (guidance.ClassifierFree).
@@ -97,14 +98,13 @@ def load(path, task, sampler=None, guidance=0.0, action_horizon=None, temperatur
                          f"not {options['steps']}")
     if guidance and name in ("regression", "mixture", "shooting"):
         raise ValueError(f"the sampler {name} takes no guidance: it denoises nothing")
-    if temperature != 1 and name == "regression":
+    if temperature is not None and name == "regression":
         raise ValueError("the sampler regression takes no temperature: --spread scales its noise")
     if guidance and not config.drop_cond:
         raise ValueError(f"{path}: guidance needs a network that was trained with --drop-cond "
                          "above 0")
-    changes = {"temperature": temperature}
-    if action_horizon is not None:
-        changes["action_horizon"] = action_horizon
+    changes = {"temperature": temperature, "action_horizon": action_horizon}
+    changes = {key: value for key, value in changes.items() if value is not None}
     policy, meta = policies.load(path, task, function, **changes)
     if guidance:
         policy.eps_theta = ClassifierFree(policy.eps_theta, guidance)

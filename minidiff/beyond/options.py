@@ -38,11 +38,11 @@ def add_arguments(parser):
     add("--guidance", type=bounded(float, -100, 100), default=0.0, metavar="W",
         help="classifier-free: by how much more than in training the observation counts, for a "
              "policy trained with --drop-cond (default: 0)")
-    add("--temperature", type=bounded(float, 0, 100), default=1.0, metavar="S",
+    add("--temperature", type=bounded(float, 0, 100), metavar="S",
         help="standard deviation of all noise that the sampler draws, from x_T on; below 1 plans "
-             "vary less (default: 1)")
+             "vary less (default: 0.5)")
     add("--action-horizon", type=bounded(int, 1, 100_000), metavar="N",
-        help="actions carried out of each plan (default: 2)")
+        help="actions carried out of each plan (default: 4)")
     add("--noise-seed", type=bounded(int, 0, 2**63), default=0, metavar="N",
         help="seed of the sampler's noise (default: 0)")
 
@@ -103,7 +103,7 @@ def load_policy(args, task, default):
     words += [f"{flag.replace('_', ' ')} {value}" for flag, value in given.items()]
     if args.guidance:
         words.append(f"guidance {args.guidance:g}")
-    if args.temperature != 1:
+    if args.temperature is not None:
         words.append(f"temperature {args.temperature:g}")
     return policy, meta, ", ".join(words)
 

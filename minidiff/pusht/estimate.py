@@ -39,7 +39,7 @@ class EstimatingEnv:
 
     def reset(self, *, seed=None, options=None):
         state, info = self.env.reset(seed=seed, options=options)
-        self.set_model(state)
+        self.set_model([*state, *self.env.motion[5:]])  # at a start, how fast the agent is is known
         self.count = 1
         return self.motion[:5], info
 

@@ -137,19 +137,24 @@ def steering(path, policy):
     rng = np.random.default_rng(0)
     guided = to_one_side(policy)
     ending = to_end_at(policy, STATE, STATE[:2] + 100 * forks.ACROSS)
-    before = share_to_the_right(forks.motions(policy, STATE, 200, rng))
-    after = share_to_the_right(forks.motions(guided, STATE, 200, rng))
+    before = share_to_the_right(plans(policy, 200, rng))
+    after = share_to_the_right(plans(guided, 200, rng))
     panels = []
     for steered, caption in ((policy, f"as learned: {before:.0%} to the right"),
                              (guided, f"by a cost: {after:.0%} to the right"),
                              (ending, "the last action is given")):
-        panels.append((STATE, caption, forks.motions(steered, STATE, 24, rng)))
+        panels.append((STATE, caption, plans(steered, 24, rng)))
     drawing.film_strip(path, [("steering", panels, "one state,\n24 plans each")], size=300)
 
 
-def share_to_the_right(motions):
-    """Of motions (n, STEPS, 2) from STATE."""
-    right = ((motions - STATE[:2]) @ forks.ACROSS).mean(1)  # (n,) px
+def plans(policy, count, rng):
+    """(count, H, 2) from STATE."""
+    return policy.plan(np.tile(STATE, (count, policy.obs_horizon, 1)), rng)
+
+
+def share_to_the_right(plans):
+    """Of plans (n, H, 2) from STATE."""
+    right = ((plans - STATE[:2]) @ forks.ACROSS).mean(1)  # (n,) px
     return (right > 0).mean()
 
 
@@ -187,7 +192,7 @@ def main(arguments):
     parser.add_argument("--only", choices=tuple(PICTURES), nargs="+", metavar="NAME",
                         default=tuple(PICTURES), help="these pictures: " + ", ".join(PICTURES))
     args = parser.parse_args(arguments)
-    policy, _ = beyond.load(args.run, PUSHT)
+    policy, _ = beyond.load(args.run, PUSHT, temperature=1.0)  # samples of p_theta
     for name in args.only:
         path = Path(args.out).resolve() / name
         try:

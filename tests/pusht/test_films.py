@@ -143,7 +143,7 @@ def film(folder, *arguments):
         capture_output=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
-QUICK = ("--sampler", "ddim", "--sampler-steps", "1", "--action-horizon", "16")
+QUICK = ("--sampler", "ddim", "--sampler-steps", "1", "--action-horizon", "8")
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_the_command_draws_what_the_name_of_the_picture_says(name, draw, monkeyp
     monkeypatch.setattr(films, draw, lambda *given: calls.append(given))
     assert commands.main(["film", *QUICK, "--noise-seed", "3", "--episodes", "2", name]) == 0
     (path, player, seeds, noise_seed), = calls
-    assert (path, seeds, noise_seed, player.action_horizon) == (name, SEEDS, 3, 16)
+    assert (path, seeds, noise_seed, player.action_horizon) == (name, SEEDS, 3, 8)
     assert player.task is PUSHT
     assert capsys.readouterr().out == (
         f"the policy that comes with minidiff: ddim, sampler steps 1\npicture: {name}\n")

@@ -3,6 +3,7 @@ from minidiff.beyond import OBJECTIVES
 from minidiff.beyond.samplers import ddim_sampling
 from minidiff.pusht import __main__ as commands
 from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.estimate import EstimatingEnv
 from minidiff.pusht.geometry import CENTER_OF_GRAVITY, GOAL_POSE, keypoints, to_world
 from minidiff.pusht.study.candidates import best
 from minidiff.pusht.view import drawing, watch, windows
@@ -267,7 +268,8 @@ coordinate = st.floats(-1000, 1500)
 @given(x=coordinate, y=coordinate, angle=st.floats(-10, 10))
 def test_wherever_the_mouse_goes_the_T_stays_between_the_walls(x, y, angle):
     game = watch.Watch.__new__(watch.Watch)
-    game.env, game.paused = PushTEnv(), False
+    game.world, game.paused = PushTEnv(), False
+    game.env = EstimatingEnv(lambda: game.world)
     game.env.reset(options={"state": [-90, -90, 256, 256, 0]})  # the agent far away
     game.move(complex(x, y), angle)
     corners = keypoints(game.env.state[2:])

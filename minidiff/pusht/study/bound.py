@@ -63,6 +63,8 @@ def main(arguments):
         raise ValueError(f"{args.run}: trained by --objective {objective}, not to predict noise; "
                          "it has no p(plan)")
     data = formats.load(args.demos, PUSHT)
+    if meta["config"]["relabel"]:
+        data = PUSHT.relabel(data)
     obs, actions = demos.windows(data, policy.obs_horizon, policy.pred_horizon)
     rng = np.random.default_rng(0)
     many = rng.permutation(len(obs))[:PLANS]
