@@ -27,7 +27,7 @@ class DiffusionPolicy:
     action_horizon: int = 4  # actions carried out before the next plan
     sampler: Callable = ancestral_sampling  # or another with its arguments; partial binds the rest
     clip: float = 4.0  # bound on the predicted x_0
-    temperature: float = 0.5  # scales the sampler's noise: 1 samples p_theta, 0 a single plan
+    temperature: float = 0.7  # scales the sampler's noise: 1 samples p_theta, 0 a single plan
 
     def __post_init__(self):
         if not 1 <= self.action_horizon <= self.pred_horizon:

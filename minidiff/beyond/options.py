@@ -40,7 +40,7 @@ def add_arguments(parser):
              "policy trained with --drop-cond (default: 0)")
     add("--temperature", type=bounded(float, 0, 100), metavar="S",
         help="standard deviation of all noise that the sampler draws, from x_T on; below 1 plans "
-             "vary less (default: 0.5)")
+             "vary less (default: 0.7)")
     add("--action-horizon", type=bounded(int, 1, 100_000), metavar="N",
         help="actions carried out of each plan (default: 4)")
     add("--noise-seed", type=bounded(int, 0, 2**63), default=0, metavar="N",
