@@ -36,7 +36,7 @@ def frame(obs):
 
 
 TASK = Task("wall", features, frame, np.array([[-2, 2]] * 2), np.array([[-2, 2]] * 2))
-CONFIG = Config(net="mlp", width=64, blocks=2, T=50, steps=2000, batch=128, ema=0.99)
+CONFIG = Config(width=64, blocks=2, pred_horizon=H, T=50, steps=2000, batch=128, ema=0.99)
 
 
 def demonstrations(episodes, rng):

@@ -99,7 +99,7 @@ def test_regression_trains_and_is_scored_by_the_same_commands(demos_file, tmp_pa
     printed = succeeded(train(tmp_path, "--demos", demos_file, *options))
     assert re.search(r"^regression: score", printed, re.M)
     scored = succeeded(run(tmp_path, "eval.py", "run", "--episodes", 1))
-    assert "regression, executing 2 of 16 actions" in scored
+    assert "regression, executing 4 of 8 actions" in scored
 
 
 @pytest.mark.parametrize("objective", ["hybrid", "bound"])

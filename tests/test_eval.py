@@ -87,7 +87,7 @@ def test_a_run_is_its_folder_its_checkpoint_or_its_policy_file(trained):
 def test_it_says_how_plans_are_sampled_and_scores_with_intervals(trained):
     said = evaluate(trained, *QUICK)
     assert said.startswith("run/checkpoint.npz: mlp, 60 of 60 steps")
-    assert "ddim, sampler steps 2, executing 2 of 16 actions: " in said
+    assert "ddim, sampler steps 2, executing 4 of 8 actions: " in said
     assert re.search(r"^score 0\.\d{3}, 95 % CI \[.*\]   success .*%, 95 % CI \[.*\]   "
                      r"\(3 episodes, seeds 5000\.\.5002\)$", said, re.M)
 
@@ -223,7 +223,7 @@ def refusal(result):
     ("run --variance learned", "run: trained by --objective simple, which learns no variance"),
     ("run --sampler ddim --langevin-size 0.2", "the sampler ddim takes no size, but steps and eta"),
     ("run --sampler ddim --sampler-steps 11", "1 to T = 10 steps, not 11"),
-    ("run --action-horizon 17", "action_horizon 17: a plan has 16 actions to choose from"),
+    ("run --action-horizon 17", "action_horizon 17: a plan has 8 actions to choose from"),
     ("run --seed 4294967295 --episodes 2", "--episodes 2: the last seed is 4294967295"),
     ("run --json run/policy.npz", "run/policy.npz: not a file that eval.py --json wrote"),
     ("run --json run", "run is a folder, not a file to write"),

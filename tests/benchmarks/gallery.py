@@ -95,6 +95,7 @@ def strips(path, policy):
 
 def forward(path, policy):
     """Above x_t by eq. 5 for one plan and 6 eps, below the chain back (eq. 14)."""
+    policy = dataclasses.replace(policy, temperature=1.0)
     data = demos.load(EXPERT_DEMOS, PUSHT)
     obs, actions = demos.windows(data, policy.obs_horizon, policy.pred_horizon)
     k = np.ptp(actions[:2000], 1).min(1).argmax()  # a plan that goes far, both in x and in y
@@ -126,6 +127,7 @@ def schedules(path, policy):
 
 
 def fork(path, policy):
+    policy = dataclasses.replace(policy, temperature=1.0)
     rng = np.random.default_rng(0)
     panels = [(STATE, "diffusion", forks.motions(policy, STATE, 32, rng)),
               (STATE, "regression", forks.motions(trained_regression(), STATE, 1, rng)),
@@ -134,6 +136,7 @@ def fork(path, policy):
 
 
 def steering(path, policy):
+    policy = dataclasses.replace(policy, temperature=1.0)
     rng = np.random.default_rng(0)
     guided = to_one_side(policy)
     ending = to_end_at(policy, STATE, STATE[:2] + 100 * forks.ACROSS)
@@ -192,7 +195,7 @@ def main(arguments):
     parser.add_argument("--only", choices=tuple(PICTURES), nargs="+", metavar="NAME",
                         default=tuple(PICTURES), help="these pictures: " + ", ".join(PICTURES))
     args = parser.parse_args(arguments)
-    policy, _ = beyond.load(args.run, PUSHT, temperature=1.0)  # samples of p_theta
+    policy, _ = beyond.load(args.run, PUSHT)
     for name in args.only:
         path = Path(args.out).resolve() / name
         try:

@@ -8,6 +8,7 @@ from minidiff.pusht.study import forks
 
 import dataclasses
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -182,6 +183,8 @@ def test_one_command_makes_every_picture_of_the_readme_again(tmp_path, monkeypat
     for owner, name in ((gallery, "REGRESSION"), (gallery.wall, "CONFIG")):
         short = dataclasses.replace(getattr(owner, name), steps=20)
         monkeypatch.setattr(owner, name, short)
+    brief = partial(gallery.films.animation, make_env=partial(PushTEnv, max_steps=5))
+    monkeypatch.setattr(gallery.films, "animation", brief)
     gallery.main(["--out", str(tmp_path)])
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = set(re.findall(r"pictures/(\w+\.png)", text))
