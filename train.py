@@ -68,9 +68,7 @@ def work(args, config, folder):
     else:
         about = {"demos": files, **dataclasses.asdict(config)}
         checkpoint.write_json(folder / "config.json", about)
-    resting = f" ({trainer.idle:.1%} of them at rest, left out)" if trainer.idle else ""
-    say(f"{len(data.episode_ends):,} demonstrations, {len(trainer.x0):,} windows{resting}; "
-        f"{config.net} "
+    say(f"{len(data.episode_ends):,} demonstrations, {len(trainer.x0):,} windows; {config.net} "
         f"with {trainer.net.theta.size:,} parameters; {config.steps:,} steps; into {folder}/")
     if trainer.clipped() > CLIPPED:
         say(f"warning: {trainer.clipped():.1%} of the numbers in the actions exceed --clip "

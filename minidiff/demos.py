@@ -25,8 +25,6 @@ class Task(NamedTuple):
     state_range, action_range: arrays (S, 2), (D, 2), the least and largest number that make sense.
     relabel(demos): Demos -> Demos, the goal of each demonstration made what it has reached (Config:
         relabel). None: they are learned as they are.
-    idle(demos): Demos -> (N,) booleans, the rows at which the demonstrator rests (Config:
-        drop_idle). None: none.
     """
     name: str
     features: Callable
@@ -34,7 +32,6 @@ class Task(NamedTuple):
     state_range: np.ndarray
     action_range: np.ndarray
     relabel: Callable | None = None
-    idle: Callable | None = None
 
 
 class Demos(NamedTuple):

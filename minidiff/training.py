@@ -50,8 +50,6 @@ class Config:
     obs_horizon: int = option(1, "observations that the policy sees", 1, 100)
     relabel: bool = option(True, "make the goal of each demonstration what it has reached, where "
                                  "the task can")
-    drop_idle: bool = option(True, "leave out rows at which the demonstrator rests, where the task "
-                                   "can tell")
     finish: int = option(6, "how many times as often as others the last rows of each demonstration "
                             "are learned: 25, where its end is", 1, 1000)
     pred_horizon: int = option(8, "actions in a chunk: the prediction horizon", 1, 512)
@@ -152,13 +150,6 @@ class Trainer:
         self.cond, self.x0, self.normaliser = training_set(
             data, task, config.obs_horizon, config.pred_horizon, config.clip)
         self.rows = drawn(data.episode_ends, FINISH, config.finish)
-        self.idle = 0.0  # share of the rows
-        if config.drop_idle and task.idle:
-            idle = task.idle(data)
-            self.idle = float(idle.mean())
-            self.rows = self.rows[~idle[self.rows]]
-            if not len(self.rows):
-                raise ValueError("the demonstrators rest in all rows: try --no-drop-idle")
         check_numbers(self.normaliser._asdict())  # before the work: its file could not be read
         self.schedule, self.eps_theta = build(config, task, self.cond.shape[1], self.rng)
         self.net = self.eps_theta.net

@@ -194,7 +194,6 @@ TRAIN = [(LEARN, *row) for row in (
     ("--no-precondition", "weights"),
     ("--obs-horizon 2", "seen"),
     ("--no-relabel", "weights"),
-    ("--no-drop-idle", "weights"),
     ("--finish 1", "weights"),
     ("--pred-horizon 7", "plan"),
     ("--clip 0.5", "weights"),

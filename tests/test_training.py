@@ -449,19 +449,8 @@ def test_a_task_that_can_relabels_the_demonstrations(arrays):
 
 def test_the_ends_of_demonstrations_are_drawn_more_often(arrays):
     data = demos.check(arrays, PUSHT)
-    small = {"width": 8, "blocks": 1, "steps": 1, "finish": 3}
-    trainer = Trainer(Config(drop_idle=False, **small), PUSHT, data)
-    rows = demos.drawn(data.episode_ends, 25, 3)
-    assert np.array_equal(trainer.rows, rows) and trainer.idle == 0
-    every_other = PUSHT._replace(idle=lambda data: np.arange(139) % 2 == 1)
-    without = Trainer(Config(**small), every_other, data)
-    assert np.array_equal(without.rows, rows[rows % 2 == 0]) and without.idle == 69 / 139
+    trainer = Trainer(Config(width=8, blocks=1, steps=1, finish=3), PUSHT, data)
+    assert np.array_equal(trainer.rows, demos.drawn(data.episode_ends, 25, 3))
     trainer.rows = np.array([7, 7, 7])
     x0, cond = trainer.batch()
     assert (x0 == trainer.x0[7]).all() and (cond == trainer.cond[7]).all()
-
-
-def test_demonstrations_of_nothing_but_rest_are_refused(arrays):
-    resting = PUSHT._replace(idle=lambda data: np.ones(len(data.state), bool))
-    with pytest.raises(ValueError, match="rest in all rows: try --no-drop-idle"):
-        Trainer(Config(width=8, blocks=1, steps=1), resting, demos.check(arrays, PUSHT))

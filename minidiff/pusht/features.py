@@ -85,19 +85,6 @@ def hindsight(demos):
     return Demos(state, action, demos.episode_ends)
 
 
-def idle(demos):
-    """The rows (N,) from which the agent moves by less than a pixel to the next one, booleans.
-
-    Whoever demonstrates may stop to think. A policy that sees the present alone cannot know for how
-    long, and might rest there for ever. The last row of an episode has no next one: it is kept.
-    """
-    agent = demos.state[:, :2]
-    moved = np.hypot(*np.diff(agent, axis=0, append=agent[-1:]).T)
-    moved[demos.episode_ends - 1] = np.inf
-    return moved < 1
-
-
 # The world clips actions to 0..512; a policy's plans may go farther, and are demonstrations too.
 PUSHT = Task("pusht", features, frame, state_range=np.array([[-100, 612]] * 4 + [[-1e4, 1e4]]),
-             action_range=np.array([[-WORLD_SIZE, 2 * WORLD_SIZE]] * 2), relabel=hindsight,
-             idle=idle)
+             action_range=np.array([[-WORLD_SIZE, 2 * WORLD_SIZE]] * 2), relabel=hindsight)

@@ -208,12 +208,3 @@ def test_hindsight_leaves_what_it_is_given_as_it_was(arrays):
     again = features.hindsight(once)
     np.testing.assert_allclose(again.state, once.state, atol=1e-9)
     np.testing.assert_allclose(again.action, once.action, atol=1e-9)
-
-
-def test_a_row_is_idle_where_the_agent_hardly_moves_to_the_next():
-    state = np.zeros((7, 5))
-    state[:, 0] = [0, 0.9, 0.9, 3, 3.5, 90, 90]
-    state[:, 2] = np.arange(7) * 10  # what the block does is another matter
-    data = demos.Demos(state, state[:, :2], np.array([4, 7]))
-    #            the last row of an episode rests for nobody
-    assert features.idle(data).tolist() == [True, True, False, False, False, True, False]
