@@ -55,6 +55,7 @@ def test_a_sampler_has_the_arguments_of_ancestral_sampling_and_options(name):
     assert inspect.isgeneratorfunction(function)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["mlp", "conv"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_network_learns_by_every_objective(name, net):

@@ -304,6 +304,7 @@ def seen(files, tmp_path_factory):
     return see
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command, before, option, changes", ROWS)
 def test_another_value_changes_what_is_done(command, before, option, changes, seen):
     first = seen(command, before)[changes]

@@ -203,6 +203,7 @@ def test_no_noise_enters_the_flow(schedule, m):
     assert len(first) == schedule.T + 1 and np.array_equal(first, again)
 
 
+@pytest.mark.slow
 @given(numbers, st.floats(0.2, 2), numbers)
 @settings(max_examples=20)
 def test_the_likelihood_of_the_flow_is_that_of_the_data(m, s, x):
@@ -375,6 +376,7 @@ def test_langevin_steps_are_by_default_those_that_the_help_names(name, options):
     assert np.array_equal(by_default, sampled(name, schedule, ideal(schedule), **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, options", [
     ("ddim", {"steps": 100}), ("ddim", {"steps": 200, "eta": 1.0}), ("sde", {}),
     ("flow", {"steps": 50}), ("langevin", {"size": 0.3, "repeats": 10}), ("pc", {})], ids=str)

@@ -49,6 +49,7 @@ def heights(line, shares):
     return [np.nonzero(line[:, int(width * share)])[0].mean() for share in shares]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_curves_of_degenerate_data_are_whole_pictures(tmp_path, name):
     for log_y in (True, False):

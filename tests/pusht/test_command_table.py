@@ -113,6 +113,7 @@ def test_ctrl_c_ends_a_command_in_a_sentence(arguments, said, tmp_path):
     assert "Traceback" not in error and os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["", *commands.COMMANDS])
 def test_a_command_loads_no_other(name):
     program = ("import runpy, sys\n"

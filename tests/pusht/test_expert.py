@@ -78,6 +78,7 @@ def starts(seeds):
 
 # ---- it solves -----------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_starts_are_solved_in_about_the_time_that_humans_take(plain):
     assert all(episode.solved for episode in plain)
     assert np.mean([len(episode.actions) for episode in plain]) < 140  # observed 115; humans 124
@@ -90,6 +91,7 @@ def test_starts_with_the_agent_inside_the_t_are_solved():
     assert all(expert.demonstrate(seed).solved for seed in seeds)
 
 
+@pytest.mark.slow
 def test_the_starts_with_the_t_farthest_beyond_the_walls_are_solved():
     _, corners = starts(range(6000, 7000))
     beyond = np.abs(corners - 256).max((1, 2))
@@ -135,6 +137,7 @@ def test_more_samples_make_episodes_shorter(plain):
 
 # ---- the file ------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_the_loader_reads_the_file_unchanged(made, tmp_path):
     np.savez_compressed(tmp_path / "demos.npz", **made)
     loaded = demos.load(tmp_path / "demos.npz", PUSHT)

@@ -127,6 +127,7 @@ def test_short_plans_are_carried_out_whole(tiny_policy):
     assert moved.shape == (forks.STEPS, 2)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_line_for_each_policy(capsys):
     forks.main([str(SHIPPED_POLICY), "--states", "1", "--plans", "4"])
     lines = capsys.readouterr().out.splitlines()
