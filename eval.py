@@ -87,9 +87,10 @@ def parse_arguments():
 
     group = parser.add_argument_group("what helps against noise and latency")
     add = group.add_mutually_exclusive_group().add_argument
-    add("--queue", choices=QUEUES, default="hold",
-        help="what a plan does about actions that are chosen, but not yet carried out: start with "
-             "them and go on; leave out as many of its own; nothing (default: hold)")
+    add("--queue", choices=QUEUES, default="ignore",
+        help="what a plan does about actions that are chosen, but not yet carried out: nothing; "
+             "leave out as many of its own; hold them as its first, real-time chunking (default: "
+             "ignore)")
     add("--estimate", type=pixels, metavar="PX",
         help="a model of the world estimates the state, from measurements with noise of PX (0: "
              "without), as it will be when an action is carried out")
@@ -123,9 +124,11 @@ def main():
     decide = None
     if args.candidates > 1 or args.budget_ms is not None:
         decide = BestOf(policy, args.candidates, args.budget_ms)
+        if args.queue != "ignore":
+            raise ValueError("--queue: many plans are tried as if no action waited; leave it out")
     if args.estimate is not None:
         make_env = functools.partial(EstimatingEnv, make_env, args.estimate)
-    elif not decide and args.queue != "ignore":
+    elif args.queue != "ignore":
         check_length(policy, args.action_latency)
 
     chunks = math.ceil(len(seeds) / CHUNK)

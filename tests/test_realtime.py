@@ -66,7 +66,7 @@ def test_every_sampler_ends_with_the_committed_actions(name, d, tiny_policy):
             return seen[-1]
 
     policy.normaliser = Spy(*policy.normaliser)
-    plans = plan_after(policy, obs, np.random.default_rng(0), committed)
+    plans = plan_after(policy, obs, np.random.default_rng(0), committed, "hold")
     assert plans.shape == (3, 8 - d, 2)
     np.testing.assert_allclose(seen[-1][:, :d], committed,
                                atol=9 if name in ("sde", "flow") else 0.05)  # px
@@ -84,8 +84,8 @@ def test_what_follows_depends_on_what_is_committed_and_on_its_own_alone(tiny_pol
             z = np.random.default_rng(1).standard_normal(shape[1:], dtype)
             return np.repeat(z[None], shape[0], 0)
 
-    alike = plan_after(policy, obs, Same(), committed)
-    apart = plan_after(policy, obs, Same(), other)
+    alike = plan_after(policy, obs, Same(), committed, "hold")
+    apart = plan_after(policy, obs, Same(), other, "hold")
     np.testing.assert_allclose(alike[0], alike[1], atol=1e-3)
     np.testing.assert_allclose(apart[0], alike[0], atol=1e-3)
     assert np.abs(apart[1] - alike[1]).max() > 0.01
@@ -112,4 +112,5 @@ def test_a_plan_too_short_for_the_committed_actions_is_refused(tiny_policy):
     policy = tiny_policy(action_horizon=2)
     check_length(policy, 6)
     with pytest.raises(ValueError, match="a plan of 8 actions is too short for 7 committed ones"):
-        plan_after(policy, observations(1), np.random.default_rng(0), np.zeros((1, 7, 2)))
+        plan_after(policy, observations(1), np.random.default_rng(0), np.zeros((1, 7, 2)),
+                   "hold")

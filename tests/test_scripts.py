@@ -102,21 +102,23 @@ def test_eval_starts_as_many_workers_as_there_are_chunks(arguments, workers, eva
 
 
 def test_eval_says_how_it_meets_latency_and_noise(evaluated, capsys):
-    for arguments, said in (("--action-latency 2", "action latency 2, queue hold, exec"),
+    for arguments, said in (("--action-latency 2", "action latency 2, queue ignore, exec"),
                             ("--action-latency 2 --queue skip", "latency 2, queue skip, exec"),
                             ("--obs-noise 4 --estimate 4", "the state estimated for noise of 4 px"),
                             ("--action-latency 8 --estimate 0", "estimated for noise of 0 px")):
         call = evaluated(arguments)
         assert said in capsys.readouterr().out
-        assert call.queue == ("skip" if "skip" in arguments else "hold")
+        assert call.queue == ("skip" if "skip" in arguments else "ignore")
         assert ("estimate" in arguments) == (type(call.make_env()) is EstimatingEnv)
 
 
 def test_eval_refuses_a_latency_that_plans_are_too_short_for(evaluated):
     with pytest.raises(ValueError, match="a plan of 8 actions is too short for 5 committed ones"):
-        evaluated("--action-latency 5")
-    evaluated("--action-latency 5 --queue ignore")
-    evaluated("--action-latency 5 --candidates 2")
+        evaluated("--action-latency 5 --queue hold")
+    with pytest.raises(ValueError, match="--queue: many plans are tried as if no action waited"):
+        evaluated("--action-latency 2 --queue hold --candidates 2")
+    evaluated("--action-latency 5")
+    evaluated("--action-latency 4 --queue hold")
 
 
 def test_eval_hands_its_options_on(evaluated, capsys):

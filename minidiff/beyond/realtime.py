@@ -12,7 +12,7 @@ import numpy as np
 from ..demos import frame_of
 from ..diffusion import eps_from_x0, x0_from_eps
 
-QUEUES = ("hold", "skip", "ignore")
+QUEUES = ("ignore", "skip", "hold")
 
 
 class Held:
@@ -41,12 +41,12 @@ class Held:
         return eps_from_x0(self.schedule, x_t, t, x0_hat)
 
 
-def plan_after(policy, obs, rng, committed, queue="hold"):
-    """Plans (B, H-d, D) for obs (B, obs_horizon, S), to be carried out after committed (B, d, D).
+def plan_after(policy, obs, rng, committed, queue):
+    """Plans for obs (B, obs_horizon, S), to be carried out after the actions committed (B, d, D).
 
-    queue: "hold", the plan starts with the committed actions, as above; "skip", it is made freely,
-    and its first d actions are left out; "ignore", all of it, (B, H, D), as if d were 0. ValueError
-    where a plan has fewer than d + action_horizon actions.
+    queue: "ignore", plans (B, H, D), as if d were 0; "skip", (B, H-d, D), whose first d actions are
+    left out, as their time has passed; "hold", (B, H-d, D), sampled to go on from the committed
+    actions. ValueError where a plan has fewer than d + action_horizon actions.
     """
     d = committed.shape[1]
     if queue == "ignore" or d == 0:

@@ -57,7 +57,7 @@ class Unfinished(RuntimeError):
         self.episodes = episodes
 
 
-def rollout(policy, seeds, noise_seed=0, make_env=PushTEnv, decide=None, queue="hold",
+def rollout(policy, seeds, noise_seed=0, make_env=PushTEnv, decide=None, queue="ignore",
             record=False):
     """Run one episode per seed, until success or the world's max_steps.
 
