@@ -35,6 +35,8 @@ class EstimatingEnv:
         self.noise = noise
 
     def __getattr__(self, name):
+        if name == "env":  # of a copy in the making
+            raise AttributeError(name)
         return getattr(self.env, name)
 
     def reset(self, *, seed=None, options=None):

@@ -4,6 +4,7 @@ from minidiff.pusht.estimate import EstimatingEnv
 from minidiff.pusht.rollout import rollout
 from minidiff.pusht.study.disturbances import DisturbedEnv
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -74,6 +75,9 @@ def test_what_it_does_not_know_is_the_worlds():
     assert env.max_steps == 7 and env.action_latency == 2
     with pytest.raises(AttributeError):
         env.nothing_of_this_name  # noqa: B018
+    again = copy.deepcopy(env)
+    action = np.array([200.0, 300.0])
+    assert np.array_equal(again.step(action)[0], env.step(action)[0])
 
 
 def test_an_undisturbed_episode_is_nearly_the_same(tiny_policy):
