@@ -6,6 +6,7 @@
     python eval.py runs/pusht-mlp-0 --episodes 500 --seed 300000 --json scores.json
     python eval.py runs/pusht-mlp-0 --candidates 16   the best of 16 plans, tried in the simulator
     python eval.py runs/pusht-mlp-0 --kick-block 50 45    the block is kicked: 50 px, 45 degrees
+    python eval.py --action-latency 8 --estimate 0    actions are late, and the policy looks ahead
 
 Score is the mean over episodes of the highest min(coverage / 0.95, 1) that was reached; success is
 the share of episodes with coverage above 0.95 at some step. Use seeds 3000 to 9999 for tuning (the
@@ -22,7 +23,7 @@ if __name__ == "__main__":  # until there is work to save, Ctrl-C ends the progr
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from minidiff import checkpoint, stopping  # minidiff first: it decides BLAS's threads
-from minidiff.beyond import options
+from minidiff.beyond import BASELINES, options
 from minidiff.beyond.realtime import QUEUES, check_length
 from minidiff.policy import find
 from minidiff.progress import Progress, say
@@ -88,12 +89,12 @@ def parse_arguments():
     group = parser.add_argument_group("what helps against noise and latency")
     add = group.add_mutually_exclusive_group().add_argument
     add("--queue", choices=QUEUES, default="ignore",
-        help="what a plan does about actions that are chosen, but not yet carried out: nothing; "
-             "leave out as many of its own; hold them as its first, real-time chunking (default: "
-             "ignore)")
+        help="how a plan takes account of actions that are on their way: ignore, not at all; skip, "
+             "as many of its own first actions are left out; hold, it starts with them: real-time "
+             "chunking (default: ignore)")
     add("--estimate", type=pixels, metavar="PX",
-        help="a model of the world estimates the state, from measurements with noise of PX (0: "
-             "without), as it will be when an action is carried out")
+        help="show the policy an estimate, by a model of the world, of the state that its action "
+             "will meet; PX: standard deviation of the noise in what is measured, 0 for none")
 
     add = parser.add_argument_group("output").add_argument
     add("--json", metavar="FILE", type=options.named,
@@ -129,6 +130,9 @@ def main():
     if args.estimate is not None:
         make_env = functools.partial(EstimatingEnv, make_env, args.estimate)
     elif args.queue != "ignore":
+        if args.queue == "hold" and options.sampler_name(args, meta) in BASELINES:
+            raise ValueError("--queue hold: this sampler denoises nothing, so it cannot hold "
+                             "actions; try --queue skip or --estimate")
         check_length(policy, args.action_latency)
 
     chunks = math.ceil(len(seeds) / CHUNK)

@@ -23,8 +23,8 @@ class Task(NamedTuple):
         a frame that moves with it makes the policy equivariant. None: actions are as they are, each
         dimension in its own unit.
     state_range, action_range: arrays (S, 2), (D, 2), the least and largest number that make sense.
-    relabel(demos): Demos -> Demos, the goal of each demonstration made what it has reached (Config:
-        relabel). None: they are learned as they are.
+    relabel(demos) -> Demos in which each demonstration's goal is what it has reached, for
+        Config.relabel. None: the task has no such way.
     """
     name: str
     features: Callable
@@ -158,9 +158,9 @@ def windows(demos, obs_horizon, pred_horizon):
 
 
 def drawn(episode_ends, last, times):
-    """The rows that batches are drawn from: all of them, the `last` of each episode `times` times.
+    """Row numbers to draw batches from: each once, the `last` rows of each episode `times` times.
 
-    Episodes end with small corrections, which decide over success and are few among all rows.
+    Episodes end with small corrections, which decide success and are few among all rows.
     """
     rows = np.arange(episode_ends[-1])
     left = np.repeat(episode_ends, np.diff(episode_ends, prepend=0)) - rows  # 1 in the last row

@@ -100,7 +100,7 @@ def _column(table):
 
 
 class Network:
-    """Weights as one array theta, and params, Tensors by name that are views into it.
+    """Weights as one array theta, and params, views into it by name: Tensors, once frozen arrays.
 
     A copy or a pickle keeps them together.
     """

@@ -80,7 +80,7 @@ class Tape:
         _open.tape = self._outer
 
     def backward(self, result, grad=None):
-        """Add d(result . grad)/dx to x.grad for every Tensor x that was an input, and no result.
+        """Add d(result . grad)/dx to x.grad for each Tensor x that is an input and not a result.
 
         grad is 1 by default. This empties the tape, which frees each intermediate array as soon as
         it has served. So a tape is read once. ValueError for a result that this tape has not
@@ -107,8 +107,9 @@ class Tape:
 def operation(forward):
     """An operation on Tensors and arrays, made of one on arrays alone.
 
-    forward(*arrays, **options) -> result, and a function (gradient of the result -> gradient of
-    the input) for each input.
+    forward(*arrays, **options) -> result, and for each array by which there is a gradient, in
+    their order, a function (gradient of the result -> gradient of the array). Tensors go by
+    position: options, and inputs beyond the last such function, are constants.
     """
     @functools.wraps(forward)
     def apply(*inputs, **options):
@@ -274,7 +275,7 @@ def getitem(x, index):
 
 @operation
 def concat(*xs, axis=-1):
-    """Join tensors along one axis."""
+    """Join arrays along one axis."""
     try:
         y = np.concatenate(xs, axis)
     except ValueError:

@@ -13,7 +13,7 @@ from .optim import AdamW, flat_gradient, keep_freed_memory, learning_rate
 from .tensor import Tape
 
 POINTS, QUARTERS = 100, 4  # of the curves of the loss by t
-FINISH = 25  # rows at the end of a demonstration, of PushT's 2.5 s
+FINISH = 25  # rows that count as the end of a demonstration: 2.5 s of PushT
 WIDTH = {"mlp": 128, "conv": 64}  # by default
 GROUPS = 8  # of the conv net's norms: they divide its width
 LARGEST = 1e9  # no number of a policy or of a run has that size, unless it diverged or is damaged
@@ -48,10 +48,10 @@ class Config:
     blocks: int = option(2, "residual blocks", 1, 1000)
     precondition: bool = option(True, "precondition the denoiser (v-prediction; see nn.Denoiser)")
     obs_horizon: int = option(1, "observations that the policy sees", 1, 100)
-    relabel: bool = option(True, "make the goal of each demonstration what it has reached, where "
+    relabel: bool = option(True, "take what each demonstration has reached for its goal, where "
                                  "the task can")
-    finish: int = option(6, "how many times as often as others the last rows of each demonstration "
-                            "are learned: 25, where its end is", 1, 1000)
+    finish: int = option(6, "how often the last 25 rows of each demonstration are drawn for each "
+                            "time that another row is", 1, 1000)
     pred_horizon: int = option(8, "actions in a chunk: the prediction horizon", 1, 512)
     clip: float = option(4.0, "bound on x_0, in standard deviations of the actions", 1e-3, 1e6)
     schedule: str = option("cosine", "noise schedule", choices=tuple(SCHEDULES))

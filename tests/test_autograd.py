@@ -728,3 +728,8 @@ def test_backward_frees_what_has_served():
     tape.backward(y)
     gc.collect()
     assert served() is None and tape is not None
+
+
+def test_numbers_take_the_precision_of_complex_tensors_too():
+    with Tape():
+        assert (Tensor(np.ones(2, np.complex64)) * 2.0).dtype == np.complex64

@@ -3,6 +3,7 @@ from minidiff import beyond, demos, policy, wall
 from minidiff.beyond import OBJECTIVES, SAMPLERS, bind, options
 from minidiff.beyond.guidance import ClassifierFree
 from minidiff.diffusion import LOSSES, ancestral_sampling, l_simple
+from minidiff.pusht import SHIPPED_POLICY
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.training import Config, Trainer
@@ -166,6 +167,7 @@ def test_a_learned_variance_is_sampled_with_guidance_too(saved):
     ("simple", {"sampler": "shooting", "guidance": 1.0}, "the sampler shooting takes no guidance"),
     ("mse", {"guidance": 1.0}, "the sampler regression takes no guidance"),
     ("mse", {"temperature": 0.5}, "the sampler regression takes no temperature"),
+    ("simple", {"sampler": "shooting", "temperature": 1}, "shooting takes no temperature"),
     ("simple", {"action_horizon": 9}, "a plan has 8 actions")], ids=str)
 def test_what_a_network_was_not_trained_for_is_refused_in_words(saved, objective, given, said):
     with pytest.raises(ValueError, match=said):
@@ -280,3 +282,9 @@ def test_one_file_given_twice_is_refused(other, tmp_path):
     with pytest.raises(ValueError, match=f"{other} is the same as .*/a: give it only once"):
         options.distinct(names)
     options.distinct(names[:-1])
+
+
+def test_the_temperature_by_default_is_the_policys_and_none_for_baselines():
+    for given, temperature in (({}, 0.7), ({"temperature": 0.0}, 0), ({"temperature": 1.0}, 1),
+                               ({"sampler": "shooting"}, 1)):
+        assert beyond.load(SHIPPED_POLICY, PUSHT, **given)[0].temperature == temperature

@@ -111,6 +111,6 @@ def test_skipping_leaves_out_the_first_and_ignoring_nothing(tiny_policy):
 def test_a_plan_too_short_for_the_committed_actions_is_refused(tiny_policy):
     policy = tiny_policy(action_horizon=2)
     check_length(policy, 6)
-    with pytest.raises(ValueError, match="a plan of 8 actions is too short for 7 committed ones"):
+    with pytest.raises(ValueError, match="a plan of 8 actions is too short: 7 are committed"):
         plan_after(policy, observations(1), np.random.default_rng(0), np.zeros((1, 7, 2)),
                    "hold")

@@ -110,11 +110,16 @@ def test_eval_says_how_it_meets_latency_and_noise(evaluated, capsys):
         assert said in capsys.readouterr().out
         assert call.queue == ("skip" if "skip" in arguments else "ignore")
         assert ("estimate" in arguments) == (type(call.make_env()) is EstimatingEnv)
+        if "--obs-noise" in arguments:
+            assert call.make_env().noise == call.make_env().env.obs_noise == 4
 
 
 def test_eval_refuses_a_latency_that_plans_are_too_short_for(evaluated):
-    with pytest.raises(ValueError, match="a plan of 8 actions is too short for 5 committed ones"):
-        evaluated("--action-latency 5 --queue hold")
+    for queue in ("hold", "skip"):
+        with pytest.raises(ValueError, match="plan of 8 actions is too short: 5 are committed"):
+            evaluated(f"--action-latency 5 --queue {queue}")
+    with pytest.raises(ValueError, match="--queue hold: this sampler denoises nothing"):
+        evaluated("--sampler shooting --action-latency 2 --queue hold")
     with pytest.raises(ValueError, match="--queue: many plans are tried as if no action waited"):
         evaluated("--action-latency 2 --queue hold --candidates 2")
     evaluated("--action-latency 5")

@@ -39,6 +39,7 @@ SAMPLERS = {
     "mixture": Sampler(baselines.mixture, ("spread",)),
     "shooting": Sampler(baselines.shooting, ()),
 }
+BASELINES = ("regression", "mixture", "shooting")  # they denoise nothing
 DENOISING = ("ancestral", "ddim", "sde", "flow", "langevin", "pc", "shooting")
 CHAIN = ("precondition", "schedule", "T", "weight", "drop_cond")  # decide what is denoised, and how
 OBJECTIVES = {
@@ -96,10 +97,12 @@ def load(path, task, sampler=None, guidance=0.0, action_horizon=None, temperatur
     if "steps" in options and not 1 <= options["steps"] <= config.T:
         raise ValueError(f"{path}: its chain takes 1 to T = {config.T} steps, "
                          f"not {options['steps']}")
-    if guidance and name in ("regression", "mixture", "shooting"):
+    if guidance and name in BASELINES:
         raise ValueError(f"the sampler {name} takes no guidance: it denoises nothing")
-    if temperature is not None and name == "regression":
-        raise ValueError("the sampler regression takes no temperature: --spread scales its noise")
+    if name in BASELINES:
+        if temperature is not None:
+            raise ValueError(f"the sampler {name} takes no temperature: it denoises nothing")
+        temperature = 1.0
     if guidance and not config.drop_cond:
         raise ValueError(f"{path}: guidance needs a network that was trained with --drop-cond "
                          "above 0")

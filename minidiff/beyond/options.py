@@ -39,8 +39,8 @@ def add_arguments(parser):
         help="classifier-free: by how much more than in training the observation counts, for a "
              "policy trained with --drop-cond (default: 0)")
     add("--temperature", type=bounded(float, 0, 100), metavar="S",
-        help="standard deviation of all noise that the sampler draws, from x_T on; below 1 plans "
-             "vary less (default: 0.7)")
+        help="factor on all noise that the sampler draws, x_T included; below 1 plans vary less "
+             "(default: 0.7)")
     add("--action-horizon", type=bounded(int, 1, 100_000), metavar="N",
         help="actions carried out of each plan (default: 4)")
     add("--noise-seed", type=bounded(int, 0, 2**63), default=0, metavar="N",
@@ -99,7 +99,7 @@ def load_policy(args, task, default):
     path = Path(default if args.run is None else args.run)
     policy, meta = load(path, task, args.sampler, args.guidance, args.action_horizon,
                         args.temperature, **options)
-    words = [args.sampler or default_sampler(meta)]
+    words = [sampler_name(args, meta)]
     words += [f"{flag.replace('_', ' ')} {value}" for flag, value in given.items()]
     if args.guidance:
         words.append(f"guidance {args.guidance:g}")
@@ -108,6 +108,6 @@ def load_policy(args, task, default):
     return policy, meta, ", ".join(words)
 
 
-def default_sampler(meta):
-    """The name of the sampler of a policy that nobody chose one for."""
-    return OBJECTIVES[meta["config"]["objective"]].samplers[0]
+def sampler_name(args, meta):
+    """The sampler that args ask for, by default that of the policy's objective."""
+    return args.sampler or OBJECTIVES[meta["config"]["objective"]].samplers[0]

@@ -3,7 +3,8 @@
 An action that is chosen now is carried out d steps later. Until then the world moves on under d
 actions that were chosen before: they are committed. A plan that ignores them is made for a state
 that will be gone. Here the first d actions of a plan are the committed ones, and what is carried
-out next is what follows them.
+out next is what follows them. They are put in the place of the predicted ones at each step of the
+chain; the paper guides the chain by a gradient instead.
 """
 import dataclasses
 
@@ -18,8 +19,9 @@ QUEUES = ("ignore", "skip", "hold")
 class Held:
     """eps_theta whose predicted x_0 begins with given actions, at every step of a chain.
 
-    given: (B, d, D), in the network's units. The network sees them in x_t and, more clearly at each
-    step, samples the rest to fit. It is another eps_theta, which any sampler takes.
+    given: (B, d, D), in the network's units. At each step they show more clearly in x_t, and the
+    network predicts the rest to fit. Any sampler that denoises takes it; one with a clip cuts given
+    actions that lie beyond it.
     """
 
     def __init__(self, eps_theta, schedule, given):
@@ -66,5 +68,6 @@ def plan_after(policy, obs, rng, committed, queue):
 def check_length(policy, d):
     """ValueError where a plan has fewer than d + action_horizon actions."""
     if d + policy.action_horizon > policy.pred_horizon:
-        raise ValueError(f"a plan of {policy.pred_horizon} actions is too short for {d} committed "
-                         f"ones and {policy.action_horizon} more: see --queue ignore, --estimate")
+        raise ValueError(f"a plan of {policy.pred_horizon} actions is too short: {d} are committed "
+                         f"and {policy.action_horizon} are to follow; try a smaller "
+                         "--action-horizon, --queue ignore or --estimate")

@@ -13,8 +13,9 @@ import numpy as np
 from .env import PushTEnv
 
 DRIFT = 0.4  # px a step by which the model may go wrong
-UNITS = np.array([1, 1, 1, 1, 1 / 60])  # px, and radians that move the ends of the bar by as much
-JUMP = 5.0  # standard deviations of the noise that no measurement differs by, unless things jumped
+UNITS = np.array([1, 1, 1, 1, 1 / 60])  # px; the last in radians: it moves the bar's ends by 1 px
+JUMP = 5.0  # what is farther off than so many standard deviations, and 1 px, has jumped
+AGENT, BLOCK = slice(0, 2), slice(2, 5)  # in a state
 
 
 class EstimatingEnv:
@@ -24,10 +25,10 @@ class EstimatingEnv:
     of its measurements, px. Without noise the estimate is the measurement. A measurement that
     cannot be explained by noise, as after a kick, starts a new estimate.
 
-    The share by which measurement k corrects is 1/k, a mean over all of them, but for the block at
-    least DRIFT / noise, as its model is wrong where it is pushed a little differently.
+    Measurement k moves the estimate by 1/k of the difference: the estimate is the mean of all. For
+    the block the share is at least DRIFT / noise: where it is pushed, its model drifts.
     """
-    waiting = ()  # the estimate is already that of the state after the actions that wait
+    waiting = ()  # what is shown already includes the effect of the actions that wait
 
     def __init__(self, make_env, noise=0.0):
         self.env = make_env()
@@ -41,8 +42,8 @@ class EstimatingEnv:
 
     def reset(self, *, seed=None, options=None):
         state, info = self.env.reset(seed=seed, options=options)
-        self.set_model([*state, *self.env.motion[5:]])  # at a start, how fast the agent is is known
-        self.count = 1
+        self.set_model([*state, *self.env.motion[5:]])  # at a start the agent's velocity is known
+        self.counts = {"agent": 1, "block": 1}  # measurements of each since it jumped
         return self.motion[:5], info
 
     def step(self, action):
@@ -61,12 +62,11 @@ class EstimatingEnv:
         motion = self.model.motion
         error = measured - motion[:5]
         error[4] = np.arctan2(np.sin(error[4]), np.cos(error[4]))
-        if (np.abs(error) > (JUMP * self.noise + 1) * UNITS).any():
-            self.count = 0
-        self.count += 1
-        share = np.full(5, 1 / self.count)
-        share[2:] = max(1 / self.count, DRIFT / max(self.noise, DRIFT))
-        motion[:5] += share * error
+        jumped = np.abs(error) > (JUMP * self.noise + 1) * UNITS
+        least = {"agent": 0 if self.noise else 1, "block": DRIFT / max(self.noise, DRIFT)}
+        for name, part in (("agent", AGENT), ("block", BLOCK)):
+            self.counts[name] = 1 if jumped[part].any() else self.counts[name] + 1
+            motion[part] += max(1 / self.counts[name], least[name]) * error[part]
         self.set_model(motion)
 
     @property

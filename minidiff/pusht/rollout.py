@@ -65,7 +65,7 @@ def rollout(policy, seeds, noise_seed=0, make_env=PushTEnv, decide=None, queue="
     decide: None, and all episodes are planned together; or decide(env, obs (obs_horizon, S), rng)
     -> plan (H, D), and each episode runs alone (study/candidates.py).
     queue: how a plan goes on from actions that the world has not carried out yet
-    (beyond/realtime.py); `decide` takes no account of them.
+    (beyond/realtime.py). `decide` does not know of these actions, so it has no effect there.
     Returns a list of Episodes; with `record`, also the observations of each, (steps+1, 5). After a
     signal (stopping.py) it raises Stopped between two plans.
     """
@@ -94,7 +94,7 @@ def run_together(policy, seeds, noise_seed, make_env, queue):
         stopping.safe_point()
         obs = [history(tracks[i].states, policy.obs_horizon) for i in noise.active]
         waiting = [np.reshape(envs[i].waiting, (-1, 2)) for i in noise.active]
-        plans = plan_after(policy, np.stack(obs), noise, np.stack(waiting), queue)  # (active, H, D)
+        plans = plan_after(policy, np.stack(obs), noise, np.stack(waiting), queue)
         going_on = []
         for i, plan in zip(noise.active, plans):
             if carry_out(plan[:policy.action_horizon], envs[i], tracks[i]):

@@ -50,11 +50,13 @@ def test_the_estimate_is_closer_than_what_is_measured(noise):
 
 def test_ahead_is_the_state_when_the_action_is_carried_out():
     env = EstimatingEnv(partial(DisturbedEnv, action_latency=5))
-    shown = []
-    truths = []
+    shown, truths, ahead, agents = [], [], [], []
     for state, truth in pushes(env, 4, 60):
         shown.append(state)
         truths.append(truth)
+        ahead.append(env.motion[[0, 1, 5, 6]])
+        agents.append(env.env.motion[[0, 1, 5, 6]])
+    np.testing.assert_allclose(ahead[:-5], agents[5:], atol=1e-9)  # its position and velocity
     away = np.array(shown[:-5]) - np.array(truths[5:])
     away[:, 4] = np.angle(np.exp(1j * away[:, 4]))
     assert len(env.waiting) == 0 and len(env.env.waiting) == 5
@@ -88,3 +90,34 @@ def test_an_undisturbed_episode_is_nearly_the_same(tiny_policy):
     same, shown = rollout(policy, [1, 2], make_env=partial(EstimatingEnv, world), record=True)
     assert [e.steps for e in same] == [e.steps for e in plain]
     np.testing.assert_allclose(shown, states, atol=0.5)
+
+
+def test_one_correction_by_hand():
+    """By 1/count of the difference, the block's by 1/10 at least; what jumped starts anew."""
+    env = EstimatingEnv(DisturbedEnv, 4.0)
+    state = np.array([100.0, 100, 256, 256, 0.001])
+
+    def corrected(change, count=9):
+        env.reset(options={"state": state, "order": "exact"})
+        assert env.counts == {"agent": 1, "block": 1}
+        env.counts = {"agent": count, "block": count}
+        env.correct(state + change)
+        return env.motion[:5] - state
+
+    change = np.array([1, 2, 3, 4, 0.01])
+    np.testing.assert_allclose(corrected(change), change / 10, atol=1e-9)
+    np.testing.assert_allclose(corrected([1, 0, 1, 0, 0], 99), [0.01, 0, 0.1, 0, 0], atol=1e-9)
+    corrected([0, 0, 0, 0, 2 * np.pi - 0.01])
+    assert env.counts == {"agent": 10, "block": 10}
+    np.testing.assert_allclose(corrected([1, 0, 0, 0, 1.0]), [0.1, 0, 0, 0, 1], atol=1e-9)
+    assert env.counts == {"agent": 10, "block": 1}
+    np.testing.assert_allclose(corrected([90, 0, 1, 0, 0]), [90, 0, 0.1, 0, 0], atol=1e-9)
+    assert env.counts == {"agent": 1, "block": 10}
+
+
+def test_without_noise_a_measurement_is_believed():
+    env = EstimatingEnv(DisturbedEnv)
+    state, _ = env.reset(seed=3)
+    env.counts = {"agent": 50, "block": 50}
+    env.correct(state + 0.5 * UNITS)
+    np.testing.assert_allclose(env.motion[:5], state + 0.5 * UNITS, atol=1e-9)

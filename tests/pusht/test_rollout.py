@@ -8,6 +8,7 @@ from minidiff.pusht.geometry import GOAL_POSE, SUCCESS_COVERAGE, coverage
 from minidiff.pusht.rollout import EpisodeNoise, Unfinished, evaluate, rollout
 from minidiff.pusht.scores import Episode
 from minidiff.pusht.study.candidates import BestOf
+from minidiff.pusht.study.disturbances import DisturbedEnv
 from minidiff.pusht.workers import Workers
 
 import math
@@ -319,3 +320,21 @@ def test_a_signal_ends_a_rollout_between_two_plans(alone, monkeypatch):
     with pytest.raises(stopping.Stopped):
         rollout(policy, [1, 2], decide=decide)
     assert len(policy.observed) == 3
+
+
+# ---- actions that wait ---------------------------------------------------------------------------
+
+def test_a_rollout_plans_after_what_waits_in_each_world(tiny_policy, monkeypatch):
+    seen = []
+
+    def spy(policy, obs, rng, committed, queue):
+        seen.append((committed, queue))
+        return policy.plan(obs, rng)
+
+    monkeypatch.setattr(rollouts, "plan_after", spy)
+    late = partial(DisturbedEnv, action_latency=3, max_steps=4)
+    rollout(tiny_policy(), [1, 2], queue="skip", make_env=late)
+    committed, queue = seen[0]
+    starts = [DisturbedEnv().reset(seed=seed)[0][:2] for seed in (1, 2)]
+    assert queue == "skip"
+    assert (committed == np.repeat(np.array(starts)[:, None], 3, 1)).all()

@@ -478,3 +478,37 @@ def test_the_command_refuses_in_a_sentence(arguments, code, said, capsys):
     except SystemExit as end:
         status = end.code
     assert status == code and said in capsys.readouterr().err.splitlines()[-1]
+
+
+# ---- latency -------------------------------------------------------------------------------------
+
+def test_l_makes_actions_late_and_the_picture_stays_the_worlds(game, monkeypatch):
+    shown = []
+    monkeypatch.setattr(windows, "picture", lambda pg, screen, state, trail, draw: shown.append(
+        (state, trail)))
+    monkeypatch.setattr(windows, "panel", lambda *texts: shown.append(" ".join(map(str, texts))))
+    seed = game.seed
+    for late in (2, 4, 8, 0, 2, 4):
+        game.handle(key("l"))
+        assert (game.latency, len(game.world.waiting)) == (late, late)
+        assert (game.seed, game.steps) == (seed, 0)
+    for _ in range(4):
+        game.step()
+    assert np.abs(game.seen[-1][:2] - game.world.state[:2]).max() > 1
+    game.draw(None)
+    (state, trail), text = shown
+    assert (state == game.world.state).all() and (trail[-1] == state[:2]).all()
+    assert "4 steps late" in text
+
+
+def test_with_latency_the_mouse_takes_the_T_of_the_world(game):
+    game.latency = 4
+    game.start(game.seed)
+    for _ in range(3):
+        game.step()
+    agent = game.world.state[:2]
+    before = middle(game.world.state)
+    game.handle(at(pygame.MOUSEBUTTONDOWN, before + [3, 4], button=1))
+    game.handle(at(pygame.MOUSEMOTION, before + [13, 4]))
+    np.testing.assert_allclose(middle(game.world.state), before + [10, 0], atol=1e-6)
+    assert np.array_equal(game.world.state[:2], agent)

@@ -4,7 +4,8 @@
 
 Give it demonstrations that the policy was not trained on. Printed are the bound, lower is better,
 and where along the chain it comes from; and on a few of the plans the exact likelihood of what the
-probability-flow ODE samples. All figures are nats for each number of a plan.
+probability-flow ODE samples. All figures are nats for each number of a plan. For a policy that was
+trained with --relabel, the default, these demonstrations are relabelled, too.
 """
 import numpy as np
 

@@ -31,7 +31,7 @@ REACH = (85.0, 427.0)  # where the T's centre of gravity may be put: it stays be
 HELP = (("space", "pause, or go on"), ("→ or .", "one step"), ("+  −", "faster, slower"),
         ("n", "another start"), ("c", "many candidate plans, or a single one"),
         ("s", "the next sampler"),
-        ("l", "actions arrive later: 2, 4, 8 steps"), ("h", "this help"), ("q or Esc", "quit"),
+        ("l", "actions arrive 2, 4, 8 or 0 steps late"), ("h", "this help"), ("q or Esc", "quit"),
         ("left button", "drag the T"), ("right button, wheel", "turn the T"))
 COLOURS = ((GREEN, "the goal"), (BLUE, "the T"), (GREY, "candidate plans"),
            (INK, "the plan that was chosen"), (VERMILLION, "the agent, and its next actions"),
