@@ -41,12 +41,12 @@ def test_a_learned_variance_stays_as_it_is():
 
     class Learned:
         def with_variance(self, x_t, t, cond):
-            return 0.1 * x_t, 0.3 + 0 * x_t
+            return 0.1 * x_t, cond / t + 0 * x_t
 
     held = Held(Learned(), schedule, np.ones((1, 2, 1)))
-    eps_hat, v = held.with_variance(x_t, 4, None)
-    assert (v == 0.3).all() and x0_from_eps(schedule, x_t, 4, eps_hat)[0, 0] == pytest.approx(1)
-    mean, variance = p_mean_variance(schedule, held, x_t, 4, None, variance="learned")
+    eps_hat, v = held.with_variance(x_t, 4, 1.2)
+    assert (v == 1.2 / 4).all() and x0_from_eps(schedule, x_t, 4, eps_hat)[0, 0] == pytest.approx(1)
+    mean, variance = p_mean_variance(schedule, held, x_t, 4, 1.2, variance="learned")
     assert np.isfinite(constant(mean)).all() and (constant(variance) > 0).all()
 
 

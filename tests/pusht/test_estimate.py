@@ -113,6 +113,9 @@ def test_one_correction_by_hand():
     assert env.counts == {"agent": 10, "block": 1}
     np.testing.assert_allclose(corrected([90, 0, 1, 0, 0]), [90, 0, 0.1, 0, 0], atol=1e-9)
     assert env.counts == {"agent": 1, "block": 10}
+    for px, count in ((20.9, 10), (21.1, 1)):  # five times the noise, and 1 px
+        corrected([px, 0, 0, 0, 0])
+        assert env.counts["agent"] == count
 
 
 def test_without_noise_a_measurement_is_believed():
