@@ -261,7 +261,7 @@ WATCH = [(DDIM, *row) for row in (
     ("simple", "--guidance 1", "others"),
     ("simple", "--temperature 1", "others")]
 RECORD = [("a.npz", "--seed 7", "start"), ("a.npz", "--seeding modern", "start")]
-FORKS = [("simple --states 3", "--states 2", "states"), ("simple --states 3", "--plans 4", "plans")]
+FORKS = [("simple --states 3", "--states 2", "states"), ("mse --states 3", "--plans 4", "plans")]
 MAKE = "--out a.npz --workers 2"
 COLLECT = [(f"{MAKE} --seed 4", "--add-to made.npz", "episodes"),
            (f"{MAKE} --seed 4", "--add-to made.npz", "refine")] + [(MAKE, *row) for row in (

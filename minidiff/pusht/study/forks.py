@@ -125,7 +125,8 @@ def main(arguments):
                         help="at each (default: 100)")
     args = parser.parse_args(arguments)
     distinct(map(find, args.runs))
-    policies = [beyond.load(run, PUSHT, temperature=1.0)[0] for run in args.runs]
+    policies = [dataclasses.replace(beyond.load(run, PUSHT)[0], temperature=1.0)
+                for run in args.runs]  # samples of p_theta
     states = symmetric_states(args.states, np.random.default_rng(0))
     shown = [demonstrated(state, SHOWN, np.random.default_rng(k)) for k, state in enumerate(states)]
     again = functools.partial(demonstrated, count=args.plans // 2)
