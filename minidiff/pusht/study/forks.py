@@ -22,7 +22,7 @@ import numpy as np
 
 from ... import beyond, stopping
 from ...beyond.options import bounded, distinct, named
-from ...policy import find, run_episode
+from ...policy import find, history
 from ...progress import Progress
 from ..data import expert
 from ..env import PushTEnv
@@ -48,30 +48,18 @@ def symmetric_states(count, rng):
 def motions(policy, state, count, rng):
     """What a policy does next from a state at rest, `count` times: actions (count, STEPS, 2).
 
-    A policy whose plans are shorter observes in between where its own actions led it.
+    A policy whose plans are shorter carries them out whole, and sees in between where they led it.
     """
-    if policy.pred_horizon >= STEPS:
-        obs = np.tile(state, (count, policy.obs_horizon, 1))
-        return policy.plan(obs, rng)[:, :STEPS]
-    return np.array([_played(policy, state, rng) for _ in range(count)])
-
-
-def _played(policy, state, rng):
-    """One motion (STEPS, 2), made of whole plans."""
-    policy = dataclasses.replace(policy, action_horizon=policy.pred_horizon)
-    actions = []
-
-    def decide(env, obs, rng):
-        plan = policy.plan(obs[None], rng)[0]
-        actions.extend(plan)
-        return plan
-
-    env = PushTEnv(state_order="exact")
-    episode = run_episode(policy, env, rng, options={"state": state}, decide=decide)
-    while len(actions) < STEPS:
+    world = PushTEnv(state_order="exact")
+    obs = np.tile(state, (count, policy.obs_horizon, 1))
+    actions = policy.plan(obs, rng)
+    while actions.shape[1] < STEPS:
         stopping.safe_point()
-        next(episode)
-    return np.array(actions[:STEPS])
+        for k in range(count):
+            start, _ = world.reset(options={"state": state})
+            obs[k] = history([start, *world.simulate(actions[k])], policy.obs_horizon)
+        actions = np.concatenate([actions, policy.plan(obs, rng)], 1)
+    return actions[:, :STEPS]
 
 
 def demonstrated(state, count, rng):
