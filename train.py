@@ -1,4 +1,4 @@
-"""Train a diffusion policy on demonstrations, on a CPU, in a minute.
+"""Train a diffusion policy on demonstrations, on a CPU, in half a minute.
 
     python train.py                                 the main job: train, score the policy, draw
     python train.py --demos FILE ...                learn from other demonstrations
