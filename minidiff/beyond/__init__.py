@@ -97,11 +97,10 @@ def load(path, task, sampler=None, guidance=0.0, action_horizon=None, temperatur
     if "steps" in options and not 1 <= options["steps"] <= config.T:
         raise ValueError(f"{path}: its chain takes 1 to T = {config.T} steps, "
                          f"not {options['steps']}")
-    if guidance and name in BASELINES:
-        raise ValueError(f"the sampler {name} takes no guidance: it denoises nothing")
     if name in BASELINES:
-        if temperature is not None:
-            raise ValueError(f"the sampler {name} takes no temperature: it denoises nothing")
+        for option, given in (("guidance", guidance), ("temperature", temperature is not None)):
+            if given:
+                raise ValueError(f"the sampler {name} takes no {option}: it denoises nothing")
         temperature = 1.0
     if guidance and not config.drop_cond:
         raise ValueError(f"{path}: guidance needs a network that was trained with --drop-cond "

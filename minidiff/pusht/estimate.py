@@ -21,8 +21,8 @@ AGENT, BLOCK = slice(0, 2), slice(2, 5)  # in a state
 class EstimatingEnv:
     """A world that shows, in place of its observations, the estimated state that an action meets.
 
-    env: a DisturbedEnv, or another PushTEnv that observes the state. noise: the standard deviation
-    of its measurements, px. Without noise the estimate is the measurement. A measurement that
+    make_env: makes the world, a PushTEnv that observes the state. noise: the standard deviation of
+    its measurements, px. Without noise the estimate is the measurement. A measurement that
     cannot be explained by noise, as after a kick, starts a new estimate.
 
     Measurement k moves the estimate by 1/k of the difference: the estimate is the mean of all. For
