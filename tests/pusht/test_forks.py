@@ -121,10 +121,17 @@ def test_short_plans_are_carried_out_whole(tiny_policy):
     """Plans of 8 make motions of 16 in two decisions, even if the policy would act on 2 of them."""
     policy = tiny_policy()
     assert (policy.pred_horizon, policy.action_horizon) == (8, 2)
-    moved, = forks.motions(policy, STATES[0], 1, np.random.default_rng(0))
-    obs = np.tile(STATES[0], (1, 2, 1))
-    np.testing.assert_allclose(moved[:8], policy.plan(obs, np.random.default_rng(0))[0], atol=1e-3)
-    assert moved.shape == (forks.STEPS, 2)
+    moved = forks.motions(policy, STATES[0], 2, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    first = policy.plan(np.tile(STATES[0], (2, 2, 1)), rng)
+    seen = []
+    for actions in first:
+        world = PushTEnv(state_order="exact")
+        world.reset(options={"state": STATES[0]})
+        seen.append(world.simulate(actions)[-2:])
+    second = policy.plan(np.array(seen), rng)
+    np.testing.assert_array_equal(moved, np.concatenate([first, second], 1))
+    assert moved.shape == (2, forks.STEPS, 2)
 
 
 @pytest.mark.slow

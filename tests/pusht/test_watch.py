@@ -508,6 +508,7 @@ def test_with_latency_the_mouse_takes_the_T_of_the_world(game):
         game.step()
     agent = game.world.state[:2]
     before = middle(game.world.state)
+    game.env.set_model(game.world.motion + [0, 0, 100, 0, 0, 0, 0])  # the T is seen elsewhere
     game.handle(at(pygame.MOUSEBUTTONDOWN, before + [3, 4], button=1))
     game.handle(at(pygame.MOUSEMOTION, before + [13, 4]))
     np.testing.assert_allclose(middle(game.world.state), before + [10, 0], atol=1e-6)
