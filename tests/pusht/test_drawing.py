@@ -1,4 +1,5 @@
 """Pictures show what they are given, nothing overlaps, and no file is half written."""
+from minidiff import stopping
 from minidiff.pusht.geometry import AGENT_RADIUS, BAR, GOAL_POSE, STEM
 from minidiff.pusht.view import charts, drawing
 
@@ -226,6 +227,13 @@ def test_the_legend_names_plans_only_where_there_are_some(tmp_path):
         drawing.film_strip(tmp_path / "strip.png", [("seed 1", [frame] * 3, "")])
         ink.append(is_color(load(tmp_path / "strip.png")[:110], drawing.INK).sum())
     assert ink[1] > ink[0] + 28 * 4 > 0
+
+
+def test_after_a_signal_no_row_of_a_film_strip_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "asked", lambda: True)
+    with pytest.raises(stopping.Stopped):
+        drawing.film_strip(tmp_path / "strip.png", [("seed 1", [(STATE, "step 0")], "")])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_film_strip_without_frames_is_refused(tmp_path):

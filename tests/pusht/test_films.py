@@ -124,6 +124,11 @@ def test_a_path_that_cannot_be_written_is_refused_at_once(draw, name, error, sai
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
 
 
+def test_an_animation_too_wide_for_its_format_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="at most 16 episodes, not 17; a film strip"):
+        films.animation(tmp_path / "a.webp", None, range(17))
+
+
 @pytest.mark.parametrize("draw, name, missing", [
     (films.film, "a.png", "pygame"), (films.animation, "a.gif", "pygame"),
     (films.animation, "a.gif", "PIL")])

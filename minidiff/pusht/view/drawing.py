@@ -13,6 +13,7 @@ import warnings
 
 import numpy as np
 
+from ... import stopping
 from ...checkpoint import write_atomically
 from ..geometry import AGENT_RADIUS, GOAL_POSE, WORLD_SIZE, keypoints
 
@@ -94,6 +95,7 @@ def film_strip(path, rows, size=160):
     size = 2 * size
     heads, strips, has_plans = [], [], False
     for label, frames, footer in rows:
+        stopping.safe_point()
         head = [render_text(pg, label, 38)]
         head += [render_text(pg, line, 34, GREY) for line in footer.splitlines()]
         heads.append(head)

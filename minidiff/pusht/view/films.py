@@ -17,6 +17,8 @@ from ..features import PUSHT
 from ..geometry import SUCCESS_COVERAGE, coverage
 from . import drawing
 
+ABREAST = 16  # episodes in an animation: no screen is wider, and a frame of WebP ends at 16,383 px
+
 
 def film(path, policy, seeds, noise_seed=0, frames=8, before=None, make_env=PushTEnv):
     """Draw episodes as a film strip: for each a row of evenly spaced frames, from start to end.
@@ -47,9 +49,13 @@ def animation(path, policy, seeds, noise_seed=0, plans=8, size=240, make_env=Pus
     """Draw episodes next to each other, step by step, with several plans at each decision.
 
     path: .webp or .gif. The first of the plans is carried out. An episode that is over waits for
-    the others. Errors as for `film`, and RuntimeError without Pillow.
+    the others. Errors as for `film`, ValueError for more than ABREAST seeds, and RuntimeError
+    without Pillow.
     """
     _check_path(path, (".webp", ".gif"))
+    if len(seeds) > ABREAST:
+        raise ValueError(f"{path}: an animation shows at most {ABREAST} episodes, "
+                         f"not {len(seeds)}; a film strip (.png) shows more")
     drawing.load_pillow()
     films = [_moving(policy, seed, noise_seed, plans, size, make_env) for seed in seeds]
     length = max(map(len, films)) + 10  # a second to look at the end
@@ -94,7 +100,7 @@ def main(arguments):
                         help="the picture: .png, or moving .webp or .gif")
     add = parser.add_argument_group("what to film").add_argument
     add("--episodes", type=options.bounded(int, 1, 100), default=4, metavar="N",
-        help="how many (default: 4)")
+        help=f"how many, moving at most {ABREAST} (default: 4)")
     add("--seed", type=options.seed, default=5000, help="of the first episode (default: 5000)")
     args = parser.parse_intermixed_args(arguments)  # options may stand between RUN and FILE
     if Path(args.file).suffix not in (".png", ".webp", ".gif"):
