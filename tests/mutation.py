@@ -68,6 +68,7 @@ TESTS = {  # a file of the package, and the tests that belong to it
     "pusht/study/candidates": "pusht/candidates",
     "pusht/study/compare": "pusht/scores pusht/command_table",
     "pusht/study/disturbances": "pusht/candidates", "pusht/study/forks": "pusht/forks options",
+    "pusht/study/rests": "pusht/rests",
     "pusht/view/charts": "pusht/charts", "pusht/view/drawing": "pusht/drawing",
     "pusht/view/films": "pusht/films options", "pusht/view/record": "pusht/record options",
     "pusht/view/watch": "pusht/watch options", "pusht/view/windows": "pusht/windows",

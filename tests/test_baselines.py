@@ -93,6 +93,43 @@ def test_of_two_equally_frequent_plans_a_regression_learns_the_middle():
     assert abs(loss - 1) < 0.01
 
 
+# ---- two steps -----------------------------------------------------------------------------------
+
+def test_of_mip_half_a_batch_learns_either_step():
+    """Rows 0 and 2 see nothing at step 0, 1 and 3 see 0.9 x_0 + 0.1 eps at step 1; the loss is the
+    mean over all. The network here shows what it is given."""
+    rng = np.random.default_rng(0)
+    x0, eps = rng.standard_normal((2, 4, 8, 2), np.float32)
+    cond = rng.standard_normal((4, COND), np.float32)
+    seen = []
+
+    def net(x, embedding, cond):
+        seen.append((x, embedding, cond))
+        return x
+
+    eps_theta = SimpleNamespace(net=net, embedding=np.float32([[0], [1], [2]]))
+    loss = baselines.mip_loss(None, eps_theta, x0, None, eps, cond)
+    (x, embedding, given_cond), = seen
+    expected = 0.9 * x0 + 0.1 * eps
+    expected[::2] = 0
+    np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(embedding, [[0], [1], [0], [1]])
+    assert given_cond is cond and loss == pytest.approx(((x0 - expected) ** 2).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 2.0])
+def test_mip_improves_its_first_answer_with_or_without_noise(spread):
+    schedule, eps_theta = make()
+    rng = np.random.default_rng(1)
+    x_T = rng.standard_normal((4, 8, 2), np.float32)
+    cond = rng.standard_normal((4, COND), np.float32)
+    first, last = baselines.mip(schedule, eps_theta, x_T, cond, rng, spread=spread)
+    np.testing.assert_array_equal(first, network_output(eps_theta, (8, 2), cond))
+    x = np.float32(0.9) * first + np.float32(spread * 0.1) * x_T
+    expected = eps_theta.net(x, np.repeat(eps_theta.embedding[1:2], 4, 0), cond)
+    np.testing.assert_allclose(last, expected, atol=1e-5)
+
+
 # ---- candidates of a regression, and no learning at all ------------------------------------------
 
 def test_spread_moves_a_whole_plan_by_one_offset():
@@ -208,13 +245,15 @@ def test_the_spread_of_a_mixture_is_a_share_of_the_components_own():
     assert distance.max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["regression", "mixture", "shooting"])
-def test_plans_of_a_baseline_are_float32_clipped_and_come_in_one_step(name):
+@pytest.mark.parametrize("name", ["regression", "mip", "mixture", "shooting"])
+def test_plans_of_a_baseline_are_float32_and_clipped(name):
     schedule, eps_theta = mixture_network() if name == "mixture" else make()
     rng = np.random.default_rng(5)
     x_T = rng.standard_normal((4, 8, 2), np.float32)
     cond = np.zeros((4, COND), np.float32)
     for spread in ({}, {} if name == "shooting" else {"spread": 0.3}):
-        x0, = SAMPLERS[name].function(schedule, eps_theta, x_T, cond, rng, clip=0.05, **spread)
+        *steps, x0 = SAMPLERS[name].function(schedule, eps_theta, x_T, cond, rng, clip=0.05,
+                                             **spread)
+        assert len(steps) == (name == "mip")
         assert x0.dtype == np.float32 and x0.shape == (4, 8, 2)
         assert x0.max() == -x0.min() == np.float32(0.05)

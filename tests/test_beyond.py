@@ -265,7 +265,7 @@ def test_the_usage_names_what_each_option_takes(monkeypatch, capsys):
         parsed("--help")
     usage, _, _ = capsys.readouterr().out.partition("\n\n")
     assert usage.split() == """usage: eval.py [-h]
-        [--sampler {ancestral,ddim,sde,flow,langevin,pc,regression,mixture,shooting}]
+        [--sampler {ancestral,ddim,sde,flow,langevin,pc,regression,mip,mixture,shooting}]
         [--sampler-steps N] [--ddim-eta ETA] [--variance {beta-tilde,beta,learned}]
         [--langevin-repeats N] [--langevin-size SIZE] [--spread S] [--guidance W]
         [--temperature S] [--action-horizon N] [--noise-seed N] [RUN]""".split()

@@ -150,12 +150,17 @@ def recorded(patch, arguments):
 
 def forked(patch, arguments):
     seen = []
-    patch.setattr(forks, "measure", lambda move, states, shown: seen.append((move, states)))
+    def measured(move, states, shown):
+        seen.append((move, states))
+        return {"forks": 1.0}
+
+    patch.setattr(forks, "measure", measured)
     patch.setattr(forks, "demonstrated", lambda *given, **more: None)
     patch.setattr(forks, "sentence", lambda *given: "")
     forks.main(arguments)
     (again, states), (policy, _) = seen
-    return {"states": len(states), "plans": [again.keywords["count"], policy.keywords["count"]],
+    return {"states": len(states), "first": states[0],
+            "plans": [again.keywords["count"], policy.keywords["count"]],
             "policy": sampled(policy.args[0])["plan"]}
 
 
@@ -261,7 +266,8 @@ WATCH = [(DDIM, *row) for row in (
     ("simple", "--guidance 1", "others"),
     ("simple", "--temperature 1", "others")]
 RECORD = [("a.npz", "--seed 7", "start"), ("a.npz", "--seeding modern", "start")]
-FORKS = [("simple --states 3", "--states 2", "states"), ("mse --states 3", "--plans 4", "plans")]
+FORKS = [("simple --states 3", "--states 2", "states"), ("mse --states 3", "--plans 4", "plans"),
+         ("simple --states 3", "--off 5", "first")]
 MAKE = "--out a.npz --workers 2"
 COLLECT = [(f"{MAKE} --seed 4", "--add-to made.npz", "episodes"),
            (f"{MAKE} --seed 4", "--add-to made.npz", "refine")] + [(MAKE, *row) for row in (

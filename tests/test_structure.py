@@ -34,6 +34,7 @@ pusht/features
 pusht/env
 pusht/rollout pusht/estimate pusht/data/expert pusht/study/disturbances
 pusht/study/candidates pusht/study/compare pusht/study/bound pusht/study/forks pusht/data/collect
+pusht/study/rests
 pusht/view/drawing
 pusht/view/charts pusht/view/films pusht/view/windows
 pusht/view/watch pusht/view/record

@@ -36,10 +36,11 @@ SAMPLERS = {
     "langevin": Sampler(samplers.annealed_langevin, ("steps", "repeats", "size")),
     "pc": Sampler(samplers.predictor_corrector, ("repeats", "size")),
     "regression": Sampler(baselines.regression, ("spread",)),
+    "mip": Sampler(baselines.mip, ("spread",)),
     "mixture": Sampler(baselines.mixture, ("spread",)),
     "shooting": Sampler(baselines.shooting, ()),
 }
-BASELINES = ("regression", "mixture", "shooting")  # they denoise nothing
+BASELINES = ("regression", "mip", "mixture", "shooting")  # they denoise nothing
 DENOISING = ("ancestral", "ddim", "sde", "flow", "langevin", "pc", "shooting")
 CHAIN = ("precondition", "schedule", "T", "weight", "drop_cond")  # decide what is denoised, and how
 OBJECTIVES = {
@@ -47,6 +48,7 @@ OBJECTIVES = {
     "hybrid": Objective(LOSSES["hybrid"], 2, DENOISING),
     "bound": Objective(LOSSES["bound"], 2, DENOISING, ("weight",)),
     "mse": Objective(baselines.mse_loss, 1, ("regression", "shooting"), CHAIN),
+    "mip": Objective(baselines.mip_loss, 1, ("mip", "shooting"), CHAIN),
     "mixture": Objective(baselines.mixture_loss, 3 * baselines.COMPONENTS,
                          ("mixture", "shooting"), CHAIN),
 }

@@ -1,9 +1,10 @@
 """What diffusion is compared with: other ways to learn a plan from an observation.
 
-The same network on the same features. It is shown no noise: x_t is 0 and t is 0, so eps_theta.net
-is a function of the observation alone.
+The same network on the same features. But for MIP it is shown no noise: x_t is 0 and t is 0, so
+eps_theta.net is a function of the observation alone.
 
     regression    behaviour cloning: the mean of all plans for an observation (--objective mse)
+    mip           regression in two steps: the second improves the first (--objective mip)
     mixture       the simplest explicit distribution: Gaussians, mixed (--objective mixture)
     shooting      straight lines in random directions: nothing is learned
 
@@ -13,18 +14,18 @@ though there is no chain here.
 import numpy as np
 
 from ..layers import mse
-from ..nn import EMBEDDING
 from ..tensor import clip as bounded
 from ..tensor import constant, exp, log, reshape, sum
 
 COMPONENTS = 5  # of the mixture
+MIP_SIGNAL = 0.9  # t* of Pan et al.: the share of a plan in what the second step sees
 
 
-def network_output(eps_theta, shape, cond):
-    """The network inside eps_theta without noise: F(0, 0, cond), (B, H, outputs D)."""
-    nothing = np.zeros((len(cond), *shape), np.float32)
-    embedding = np.broadcast_to(eps_theta.embedding[0], (len(cond), EMBEDDING))
-    return eps_theta.net(nothing, embedding, cond)
+def network_output(eps_theta, shape, cond, x=None, step=0):
+    """The network inside eps_theta, F(x, step, cond), (B, H, outputs D); x: 0 if not given."""
+    x = np.zeros((len(cond), *shape), np.float32) if x is None else x
+    embedding = eps_theta.embedding[np.broadcast_to(step, len(cond))]
+    return eps_theta.net(x, embedding, cond)
 
 
 def mse_loss(schedule, eps_theta, x0, t, eps, cond, weight=None):
@@ -40,6 +41,28 @@ def regression(schedule, eps_theta, x_T, cond, rng, clip=None, spread=0.0):
     x0 = network_output(eps_theta, x_T.shape[1:], cond)
     if spread:
         x0 = x0 + np.float32(spread) * rng.standard_normal(x_T.shape, dtype=x_T.dtype)[:, :1]
+    yield x0 if clip is None else np.clip(x0, -clip, clip)
+
+
+def mip_loss(schedule, eps_theta, x0, t, eps, cond, weight=None):
+    """E ||x_0 - F(0, 0, c)||^2 + E ||x_0 - F(s x_0 + (1-s) eps, 1, c)||^2, s = MIP_SIGNAL, up to a
+    factor: the minimal iterative policy of Pan et al. 2025. Either half of the batch learns one of
+    the two, so a step costs what it costs the others."""
+    second = np.arange(len(x0)) % 2
+    noised = np.float32(MIP_SIGNAL) * x0 + np.float32(1 - MIP_SIGNAL) * eps
+    x = noised * second[:, None, None].astype(np.float32)
+    return mse(network_output(eps_theta, x0.shape[1:], cond, x, second), x0)
+
+
+def mip(schedule, eps_theta, x_T, cond, rng, clip=None, spread=0.0):
+    """Both steps of MIP: a = F(0, 0, c), then F(s a + (1-s) z, 1, c).
+
+    spread: standard deviation of z, which is 0 as published and 1 in training. Yields a, then x_0.
+    """
+    x0 = network_output(eps_theta, x_T.shape[1:], cond)
+    yield x0
+    x = np.float32(MIP_SIGNAL) * x0 + np.float32(spread * (1 - MIP_SIGNAL)) * x_T
+    x0 = network_output(eps_theta, x_T.shape[1:], cond, x, 1)
     yield x0 if clip is None else np.clip(x0, -clip, clip)
 
 

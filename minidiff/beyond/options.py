@@ -20,8 +20,8 @@ def add_arguments(parser):
     add = group.add_argument
     add("--sampler", choices=tuple(SAMPLERS),
         help="ancestral; ddim; sde: the reverse SDE; flow: its ODE; langevin; pc: predictor and "
-             "corrector; of the baselines regression, mixture, and shooting, straight lines at "
-             "random (default: ancestral; for a baseline its own)")
+             "corrector; of the baselines regression, mip, mixture, and shooting, straight lines "
+             "at random (default: ancestral; for a baseline its own)")
     add("--sampler-steps", type=bounded(int, 1, 100_000), metavar="N",
         help="ddim, flow, sde, langevin: how many of the T timesteps are visited "
              "(default: 16, 8, T, T; at most T)")
@@ -34,7 +34,8 @@ def add_arguments(parser):
     add("--langevin-size", type=bounded(float, 1e-6, 1), metavar="SIZE",
         help="langevin, pc: size of a Langevin step (default: 0.5, 0.1)")
     add("--spread", type=bounded(float, 0, 10), metavar="S",
-        help="regression, mixture: noise added to a plan, 1 as large as plans vary (default: 0)")
+        help="regression, mixture: noise added to a plan, 1 as large as plans vary; mip: noise "
+             "between its two steps, 1 as in training (default: 0)")
     add("--guidance", type=bounded(float, -100, 100), default=0.0, metavar="W",
         help="classifier-free: by how much more than in training the observation counts, for a "
              "policy trained with --drop-cond (default: 0)")

@@ -14,7 +14,8 @@ TASK = PUSHT
 DEMOS = EXPERT_DEMOS
 SCORE_SEED = 5000  # a seed for tuning, and no start of the demonstrations (those lie below 3000)
 LOSS_TITLES = {"simple": "L_simple, lambda = {weight}", "hybrid": "L_hybrid, lambda = {weight}",
-               "bound": "L_vlb", "mse": "mean squared error", "mixture": "-log p"}
+               "bound": "L_vlb", "mse": "mean squared error", "mip": "both mean squared errors",
+               "mixture": "-log p"}
 
 
 def score(policy, name, episodes):

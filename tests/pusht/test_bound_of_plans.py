@@ -1,6 +1,7 @@
 """The bound of a policy on demonstrated plans: its terms, its units, and who has none."""
 from minidiff import checkpoint, demos, policy
-from minidiff.beyond.baselines import mse_loss
+from minidiff.beyond import OBJECTIVES
+from minidiff.beyond.baselines import mip_loss, mixture_loss, mse_loss, network_output
 from minidiff.beyond.samplers import log_likelihood
 from minidiff.diffusion import l_hybrid, l_simple, variational_bound
 from minidiff.pusht.features import PUSHT
@@ -83,23 +84,49 @@ def test_the_command_prints_the_sum_of_the_terms_and_pixels_only_shift_it(run, d
                                                                           capsys):
     bound.main([str(run), str(demos_file)])
     said = capsys.readouterr().out
-    figures = re.search(r"<= (\S+) nats .*; (\S+) in pixels .*\n"
+    figures = re.search(r"<= (\S+) nats .*; (\S+) in pixels\n"
                         r" +L_0 (\S+), L_1 .. L_T-1 (\S+), L_T (\S+)", said).groups()
     total, pixels, *terms = map(float, figures)
     assert total == pytest.approx(sum(terms), abs=2e-3)
     trained, _ = policy.load(run, PUSHT)
     assert pixels - total == pytest.approx(bound.log_scale(trained), abs=2e-3)
-    exact = re.search(r"probability-flow ODE: (\S+) on 32 of them, where the bound is \S+\n", said)
+    exact = re.search(r"probability-flow ODE: (\S+) nats .* on 200 of them, where", said)
     obs, actions = demos.windows(PUSHT.relabel(data), 1, 4)
-    few = np.random.default_rng(0).permutation(len(obs))[:32]
+    few = np.random.default_rng(0).permutation(len(obs))[:200]
     nats = -bound.log_likelihood(trained, obs[few], actions[few]).mean() / 8
     assert float(exact[1]) == pytest.approx(nats, abs=6e-4)
 
 
-def test_a_policy_that_regresses_has_no_bound(data, demos_file, tmp_path):
-    regression = small_run(tmp_path, data, "mse", mse_loss)
-    with pytest.raises(ValueError, match="it has no p"):
-        bound.main([str(regression), str(demos_file)])
+def test_the_density_of_a_mixture_is_its_loss(data, demos_file, tmp_path, capsys):
+    outputs = OBJECTIVES["mixture"].outputs
+    run = small_run(tmp_path, data, "mixture", mixture_loss, outputs)
+    bound.main([str(run), str(demos_file)])
+    trained, _ = policy.load(run, PUSHT, mixture_loss)
+    obs, actions = demos.windows(PUSHT.relabel(data), 1, 4)
+    x0, cond = normalised(trained, obs, actions)
+    nats = mixture_loss(None, trained.eps_theta, x0, None, None, cond) + np.log(2 * np.pi) / 2
+    said = re.search(r"^-log p\(plan\) = (\S+) nats .*; (\S+) in pixels$", capsys.readouterr().out,
+                     re.MULTILINE)
+    assert float(said[1]) == pytest.approx(nats, abs=6e-4)
+    assert float(said[2]) - float(said[1]) == pytest.approx(bound.log_scale(trained), abs=2e-3)
+
+
+def test_the_density_around_a_regression_is_that_of_its_covariance(data, tmp_path):
+    """One matrix normal density after another, for the covariance of the even rows."""
+    trained, _ = policy.load(small_run(tmp_path, data, "mse", mse_loss), PUSHT, mse_loss)
+    obs, actions = demos.windows(data, 1, 4)
+    x0, cond = normalised(trained, obs, actions)
+    left = (x0 - network_output(trained.eps_theta, (4, 2), cond)).reshape(-1, 8).astype(float)
+    C = sum(np.outer(row, row) for row in left[::2]) / len(left[::2])
+    root = np.linalg.cholesky(C)
+    white = np.linalg.solve(root, left[1::2].T)
+    log_p = -(white**2).sum(0) / 2 - np.log(np.diag(root)).sum() - 4 * np.log(2 * np.pi)
+    assert bound.gaussian_nats(trained, obs, actions) == pytest.approx(-log_p.mean() / 8)
+
+
+def test_a_policy_of_two_steps_has_no_density(data, demos_file, tmp_path):
+    with pytest.raises(ValueError, match="trained by --objective mip; it has no p"):
+        bound.main([str(small_run(tmp_path, data, "mip", mip_loss)), str(demos_file)])
 
 
 def test_a_bound_that_is_not_finite_is_refused(run, demos_file, tmp_path):

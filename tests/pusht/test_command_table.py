@@ -38,7 +38,7 @@ USAGE = {
     "film": "[RUN] FILE [options]",
     "compare": "[-h] A.json B.json",
     "bound": "[-h] RUN DEMOS",
-    "forks": "[-h] [--states STATES] [--plans PLANS] RUN [RUN ...]",
+    "forks": "[-h] [--states STATES] [--plans PLANS] [--off PX] RUN [RUN ...]",
     "collect": "[-h] --out OUT [--again FILE] [--add-to FILE] [--visited RUN] [--episodes"}
 
 

@@ -114,6 +114,17 @@ def test_a_step_seen_in_the_frame_is_that_of_the_moved_and_mirrored_world():
     np.testing.assert_allclose(results[1:], results[:1] * 2, atol=1e-9)
 
 
+@pytest.mark.parametrize("px, side", [(0, 1), (-0.0005, 1), (-0.002, -1), (0.002, 1)])
+def test_on_the_axis_of_the_stem_rounding_decides_nothing(px, side):
+    """The frame is that of an agent on the right, whose axes turn like those of the world."""
+    angle = 0.7
+    across = np.array([np.cos(angle), np.sin(angle)])
+    block = np.array([250.0, 130.0])
+    agent = block + px * across + 80 * np.array([-np.sin(angle), np.cos(angle)])
+    _, (axes,) = frame(np.array([[[*agent, *block, angle]]]))
+    assert np.linalg.det(axes) == pytest.approx(side)
+
+
 # ---- features ------------------------------------------------------------------------------------
 
 def test_features_of_a_known_observation():

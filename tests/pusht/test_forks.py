@@ -36,11 +36,25 @@ def test_the_states_spread_along_the_axis_with_the_agent_at_either_end():
         assert len(gap) > 200 and (90 <= gap).all() and (gap <= 140).all() and np.ptp(gap) > 48
 
 
-def test_the_demonstrator_goes_both_ways_equally():
-    shown = forks.demonstrated(STATES[0], 8, np.random.default_rng(0))
+def test_off_the_axis_only_the_agent_moves_and_to_the_right():
+    moved = forks.symmetric_states(6, np.random.default_rng(0), 5.0) - STATES
+    np.testing.assert_allclose(moved[:, :2] @ forks.ACROSS, 5)
+    np.testing.assert_allclose(moved[:, :2] @ forks.ALONG, 0, atol=1e-9)
+    assert not moved[:, 2:].any()
+
+
+def test_on_the_axis_the_demonstrator_goes_both_ways_equally():
+    shown = forks.demonstrated(STATES[0], 16, np.random.default_rng(0))
     assert shown.shape == (16, forks.STEPS, 2)
     off = ((shown - STATES[0, :2]) @ forks.ACROSS).mean(1)
     np.testing.assert_allclose(off[:8], -off[8:], atol=1e-9)
+
+
+def test_off_the_axis_no_motion_is_the_mirror_image_of_another():
+    state, = forks.symmetric_states(1, np.random.default_rng(0), 3.0)
+    shown = forks.demonstrated(state, 4, np.random.default_rng(0))
+    off = ((shown - state[:2]) @ forks.ACROSS).mean(1)
+    assert len(off) == 4 and np.abs(off[:2] + off[2:]).min() > 1e-3
 
 
 def test_a_motion_is_made_of_whole_plans(tiny_policy, monkeypatch):
@@ -73,13 +87,34 @@ def test_plans_are_counted_by_the_side_they_take(counts):
     row = forks.measure(move, STATES, [move(state, None) for state in STATES])
     shares = row["left"], row["between"], row["right"]
     assert shares == pytest.approx(np.array(counts) / sum(counts))
-    both = 10 * min(counts[0], counts[2]) >= sum(counts)
-    assert row["both"] == both
-    assert row["distance"] == pytest.approx(0, abs=1e-9)
-    left, between, right = (f"{share:.0%}" for share in shares)
-    assert forks.sentence("a", row) == (
-        f"a: left {left}, between {between}, right {right}; both ways at {both:.0%} of the states; "
-        "0 px from the nearest demonstrated motion")
+    assert row["forks"] == (10 * min(counts[0], counts[2]) >= sum(counts))
+    assert row["distance"] == pytest.approx(0, abs=1e-9) and row["difference"] == 0
+
+
+def to_sides(counts):
+    """move(state, rng): so many straight motions to the left and to the right."""
+    direction = np.repeat([-1, 1], counts)[:, None, None] * forks.ACROSS
+    moves = np.linspace(0, 40, forks.STEPS)[:, None] * direction
+    return lambda state, rng=None: state[2:4] + moves
+
+
+def test_both_ways_counts_where_the_demonstrator_goes_both_ways():
+    """At the first state it goes right; there the policy, which goes right by 3 of 4, is off by a
+    quarter; at the others it goes right by a half."""
+    shown = [to_sides((0, 4))(STATES[0])] + [to_sides((2, 2))(state) for state in STATES[1:]]
+    row = forks.measure(to_sides((1, 3)), STATES, shown)
+    assert row["forks"] == 1 - 1 / len(STATES) and row["both"] == 1
+    assert row["difference"] == pytest.approx(0.25)
+    row = forks.measure(to_sides((0, 4)), STATES, shown)
+    assert row["both"] == 0 and row["difference"] == pytest.approx(0.5 * (1 - 1 / len(STATES)))
+    assert forks.sentence("a", row | {"difference": 0.104}) == (
+        "a: left 0%, between 0%, right 100%; both ways at 0% of the forks; share to the right off "
+        "by 10 points at a state; 0 px from the nearest demonstrated motion")
+
+
+def test_without_a_fork_there_is_no_share_of_forks():
+    shown = [to_sides((0, 4))(state) for state in STATES]
+    assert np.isnan(forks.measure(to_sides((1, 3)), STATES, shown)["both"])
 
 
 def test_the_plans_that_are_counted_are_the_same_each_time():
@@ -138,6 +173,7 @@ def test_short_plans_are_carried_out_whole(tiny_policy):
 def test_the_command_prints_a_line_for_each_policy(capsys):
     forks.main([str(SHIPPED_POLICY), "--states", "1", "--plans", "4"])
     lines = capsys.readouterr().out.splitlines()
+    assert lines.pop(0) == "100% of the states are forks: the demonstrator goes both ways"
     assert [line.partition(": left")[0] for line in lines] == ["the demonstrator again",
                                                                str(SHIPPED_POLICY)]
 

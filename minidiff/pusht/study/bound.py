@@ -1,22 +1,28 @@
-"""How probable does a policy find demonstrations? The variational bound of -log p(plan), eq. 10.
+"""How probable does a policy find demonstrations? -log p(plan), and its variational bound, eq. 10.
 
     python -m minidiff.pusht bound runs/pusht-mlp-0 other.npz
 
-Give it demonstrations that the policy was not trained on. Printed are the bound, lower is better,
-and where along the chain it comes from; and on a few of the plans the exact likelihood of what the
-probability-flow ODE samples. All figures are nats for each number of a plan. For a policy that was
-trained with --relabel, the default, these demonstrations are relabelled, too.
+Give it demonstrations that the policy was not trained on. Printed are, lower is better:
+
+    diffusion    the bound, and where along the chain it comes from; and on a few of the plans the
+                 exact likelihood of what the probability-flow ODE samples
+    mixture      the exact likelihood
+    regression   that of a Gaussian around it, with the covariance of what it leaves of every second
+                 plan, on the others
+
+All figures are nats for each number of a plan. For a policy that was trained with --relabel, the
+default, these demonstrations are relabelled, too.
 """
 import numpy as np
 
 from ... import beyond, demos, stopping
-from ...beyond import formats, samplers
+from ...beyond import baselines, formats, samplers
 from ...beyond.options import named
 from ...diffusion import variational_bound
 from ..features import PUSHT
 
 PLANS = 2000  # on which the bound is evaluated
-EXACTLY = 32  # of them, on which the likelihood is
+EXACTLY = 200  # of them, on which the likelihood along the ODE is
 
 
 def in_network_units(policy, obs, actions):
@@ -53,6 +59,26 @@ def log_scale(policy):
     return float(np.log(policy.normaliser.scale).mean())
 
 
+def mixture_nats(policy, obs, actions):
+    """-log p(plan) for each number of a plan, its mean over B plans; p: the mixture itself."""
+    x0, cond = in_network_units(policy, obs, actions)
+    loss = baselines.mixture_loss(policy.schedule, policy.eps_theta, x0, None, None, cond)
+    return float(loss) + np.log(2 * np.pi) / 2
+
+
+def gaussian_nats(policy, obs, actions):
+    """The same for p = N(regression, C): C is that of what is left of every second plan, and the
+    mean is over the others."""
+    x0, cond = in_network_units(policy, obs, actions)
+    left = x0 - baselines.network_output(policy.eps_theta, x0.shape[1:], cond)
+    left = left.reshape(len(left), -1).astype(np.float64)  # (B, n)
+    fitted, others = left[::2], left[1::2]
+    C = fitted.T @ fitted / len(fitted)
+    squares = (others * np.linalg.solve(C, others.T).T).sum(1)  # Mahalanobis distances
+    n = left.shape[1]
+    return (squares.mean() + np.linalg.slogdet(C)[1]) / (2 * n) + np.log(2 * np.pi) / 2
+
+
 def main(arguments):
     parser = stopping.Parser(prog="python -m minidiff.pusht bound", description=__doc__)
     parser.add_argument("run", type=named, metavar="RUN", help="a run's folder, or a policy's file")
@@ -60,26 +86,44 @@ def main(arguments):
     args = parser.parse_args(arguments)
     policy, meta = beyond.load(args.run, PUSHT)
     objective = meta["config"]["objective"]
-    if "ancestral" not in beyond.OBJECTIVES[objective].samplers:
-        raise ValueError(f"{args.run}: trained by --objective {objective}, not to predict noise; "
-                         "it has no p(plan)")
+    is_diffusion = "ancestral" in beyond.OBJECTIVES[objective].samplers
+    exact = {"mixture": mixture_nats, "mse": gaussian_nats}.get(objective)
+    if not is_diffusion and exact is None:
+        raise ValueError(f"{args.run}: trained by --objective {objective}; it has no p(plan)")
     data = formats.load(args.demos, PUSHT)
     if meta["config"]["relabel"]:
         data = PUSHT.relabel(data)
     obs, actions = demos.windows(data, policy.obs_horizon, policy.pred_horizon)
     rng = np.random.default_rng(0)
     many = rng.permutation(len(obs))[:PLANS]
-    few = many[:EXACTLY]
-    terms = bound(policy, obs[many], actions[many], rng)
-    stopping.safe_point()
-    exact = -log_likelihood(policy, obs[few], actions[few]).mean() / actions[0].size
-    stopping.safe_point()
-    bound_there = bound(policy, obs[few], actions[few], rng).sum()
-    total = terms.sum()
-    if not np.isfinite([total, exact, bound_there]).all():
+    obs, actions = obs[many], actions[many]
+    if is_diffusion:
+        lines = of_diffusion(policy, obs, actions, rng)
+    else:
+        nats = exact(policy, obs, actions)
+        lines = nats, f"-log p(plan) = {in_both_units(policy, nats)}"
+    total, *said = lines
+    if not np.isfinite(total):
         raise ValueError(f"{args.run}: the bound is not finite: the weights are too large")
-    print(f"-log p(plan) <= {total:.3f} nats for each number of a plan, in standard deviations; "
-          f"{total + log_scale(policy):.3f} in pixels  ({len(many)} plans of {args.demos})\n"
-          f"    L_0 {terms[0]:.3f}, L_1 .. L_T-1 {terms[1:-1].sum():.3f}, L_T {terms[-1]:.5f}\n"
-          f"exactly, along the probability-flow ODE: {exact:.3f} on {len(few)} of them, "
-          f"where the bound is {bound_there:.3f}")
+    print(f"{len(many)} plans of {args.demos}", *said, sep="\n")
+
+
+def of_diffusion(policy, obs, actions, rng):
+    """-> a number that is finite where all are, and the lines to print."""
+    terms = bound(policy, obs, actions, rng)
+    stopping.safe_point()
+    few = obs[:EXACTLY], actions[:EXACTLY]
+    exact = -log_likelihood(policy, *few).mean() / actions[0].size
+    stopping.safe_point()
+    bound_there = bound(policy, *few, rng).sum()
+    total = terms.sum()
+    return (total + exact + bound_there,
+            f"-log p(plan) <= {in_both_units(policy, total)}",
+            f"    L_0 {terms[0]:.3f}, L_1 .. L_T-1 {terms[1:-1].sum():.3f}, L_T {terms[-1]:.5f}",
+            f"exactly, along the probability-flow ODE: {in_both_units(policy, exact)}, "
+            f"on {len(few[0])} of them, where the bound is {bound_there:.3f}")
+
+
+def in_both_units(policy, nats):
+    return (f"{nats:.3f} nats for each number of a plan, in standard deviations; "
+            f"{nats + log_scale(policy):.3f} in pixels")

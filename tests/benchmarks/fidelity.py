@@ -1,0 +1,85 @@
+"""Do plans have the demonstrator's distribution? At states that nobody was trained on.
+
+    python -m minidiff.pusht collect --seed 8000 --episodes 200 --out held-out.npz
+    python tests/benchmarks/fidelity.py runs/ladder held-out.npz
+
+The folder is that of ladder.py. At 24 recorded states the demonstrator plans anew 64 times, and 64
+times again; each policy plans 64 times. Printed is, per policy, the mean over the states of the
+energy distance between its plans and the demonstrator's,
+
+    2 E|X - Y| - E|X - X'| - E|Y - Y'|        (Szekely & Rizzo 2013), 0 for equal distributions
+
+with |.| the root mean square over the actions of a plan, in px; and the spread E|X - X'|.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from minidiff import demos, stopping  # noqa: E402
+from minidiff.beyond import formats  # noqa: E402
+from minidiff.progress import Progress  # noqa: E402
+from minidiff.pusht.features import PUSHT  # noqa: E402
+from minidiff.pusht.study import forks  # noqa: E402
+
+import numpy as np  # noqa: E402
+from ladder import RUNGS, network, pusht  # noqa: E402
+
+STATES, DRAWS = 24, 64
+POLICIES = ("regression", "MIP", "Gaussian", "mixture", "DDIM, 1 step", "DDIM, 2 steps",
+            "DDIM, 4 steps", "DDIM, 4 steps, x 0.5", "DDIM, all steps", "ancestral")
+
+
+def distances(a, b):
+    """|x - y| of each plan of a (n, H, 2) from each of b (m, H, 2) -> (n, m) px."""
+    return np.sqrt(((a[:, None] - b) ** 2).sum(-1).mean(-1))
+
+
+def spread(a):
+    """E|X - X'|, without bias: over pairs of different plans."""
+    return distances(a, a).sum() / (len(a) * (len(a) - 1))
+
+
+def energy_distance(a, b):
+    return 2 * distances(a, b).mean() - spread(a) - spread(b)
+
+
+def main(arguments):
+    parser = stopping.Parser(prog="python tests/benchmarks/fidelity.py", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("held_out")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    args = parser.parse_args(arguments)
+    data = formats.load(args.held_out, PUSHT)
+    obs, _ = demos.windows(data, 1, 1)
+    states = obs[np.random.default_rng(0).permutation(len(obs))[:STATES], -1].astype(float)
+    progress = Progress("states of the demonstrator", len(states))
+    shown, again = [], []
+    for k, state in enumerate(states):
+        rng = np.random.default_rng(k)
+        shown.append(forks.demonstrated(state, DRAWS, rng)[:, :8])
+        again.append(forks.demonstrated(state, DRAWS, rng)[:, :8])
+        progress.show(len(shown))
+    print("| plans of | energy distance, px | spread, px |\n|---|---|---|")
+    report("the demonstrator again", [again], shown)
+    for name in POLICIES:
+        drawn = []
+        for seed in args.seeds:
+            trainer, planner = network(pusht(None), RUNGS[name].objective, seed, args.folder)
+            planner.sampler = RUNGS[name].sampler(trainer, planner)
+            planner.temperature = RUNGS[name].temperature
+            rng = np.random.default_rng(0)
+            drawn.append([planner.plan(np.tile(state, (DRAWS, 1, 1)), rng) for state in states])
+        report(name, drawn, shown)
+
+
+def report(name, drawn, shown):
+    """drawn: for each training seed, for each state, plans (n, H, 2)."""
+    far = [np.mean([energy_distance(a, b) for a, b in zip(plans, shown)]) for plans in drawn]
+    wide = np.mean([spread(a) for plans in drawn for a in plans])
+    ends = f" ({min(far):.1f} .. {max(far):.1f})" if len(far) > 1 else ""
+    print(f"| {name} | {np.mean(far):.1f}{ends} | {wide:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    stopping.listen()
+    sys.exit(stopping.run("fidelity", main, sys.argv[1:]))
