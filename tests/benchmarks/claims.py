@@ -11,13 +11,13 @@ time. Diffusion is sampled by DDIM in 4 steps at temperature 1.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])  # tests, and the repository
 from minidiff import stopping  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.training import Config  # noqa: E402
 
 import numpy as np  # noqa: E402
-from ladder import TITLE, climb, pusht, row  # noqa: E402
+from benchmarks.ladder import TITLE, climb, pusht, row  # noqa: E402
 
 BOTH = ("regression", "DDIM, 4 steps")
 

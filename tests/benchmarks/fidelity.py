@@ -14,7 +14,7 @@ with |.| the root mean square over the actions of a plan, in px; and the spread 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])  # tests, and the repository
 from minidiff import demos, stopping  # noqa: E402
 from minidiff.beyond import formats  # noqa: E402
 from minidiff.progress import Progress  # noqa: E402
@@ -22,7 +22,7 @@ from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.pusht.study import forks  # noqa: E402
 
 import numpy as np  # noqa: E402
-from ladder import RUNGS, network, pusht  # noqa: E402
+from benchmarks.ladder import RUNGS, network, pusht  # noqa: E402
 
 STATES, DRAWS = 24, 64
 POLICIES = ("regression", "MIP", "Gaussian", "mixture", "DDIM, 1 step", "DDIM, 2 steps",

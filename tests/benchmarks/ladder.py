@@ -1,6 +1,6 @@
 """From regression to diffusion, one thing changed at a time: what makes a policy succeed?
 
-    python tests/benchmarks/ladder.py runs/ladder
+    python tests/benchmarks/ladder.py runs/ladder --draw ladder.png
     python tests/benchmarks/ladder.py runs/ladder-human --demos pusht_human.npz
     python tests/benchmarks/ladder.py runs/ladder-wall --wall
 
@@ -28,6 +28,7 @@ from minidiff.pusht import EXPERT_DEMOS, rollout  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.pusht.study.disturbances import DisturbedEnv  # noqa: E402
 from minidiff.pusht.study.rests import rests  # noqa: E402
+from minidiff.pusht.view import charts  # noqa: E402
 from minidiff.pusht.workers import Workers  # noqa: E402
 from minidiff.training import Config, Trainer  # noqa: E402
 
@@ -134,7 +135,7 @@ RUNGS = {
     "Gaussian": Rung("mse", around_regression),
     "Gaussian, x 0.5": Rung("mse", around_regression, 0.5),
     "Gaussian, x 0.25": Rung("mse", around_regression, 0.25),
-    "Gaussian, kept for an episode": Rung("mse", kept(around_regression)),
+    "Gaussian, kept": Rung("mse", kept(around_regression)),
     "Gaussian, x 0.5, kept": Rung("mse", kept(around_regression), 0.5),
     "Gaussian, x 0.25, kept": Rung("mse", kept(around_regression), 0.25),
     "mixture": Rung("mixture", plain(baselines.mixture)),
@@ -149,7 +150,7 @@ RUNGS = {
     "DDIM, 4 steps, x 0.5": Rung("simple", ddim(4), 0.5),
     "DDIM, 4 steps, x 0.25": Rung("simple", ddim(4), 0.25),
     "DDIM, 4 steps, x 0": Rung("simple", ddim(4), 0.0),
-    "DDIM, 4 steps, kept for an episode": Rung("simple", kept(ddim(4))),
+    "DDIM, 4 steps, kept": Rung("simple", kept(ddim(4))),
     "DDIM, 4 steps, x 0.5, kept": Rung("simple", kept(ddim(4)), 0.5),
     "DDIM, 4 steps, x 0.25, kept": Rung("simple", kept(ddim(4)), 0.25),
     "DDIM, 4 steps, one x_T for all": Rung("simple", fixed(ddim(4))),
@@ -255,6 +256,27 @@ def row(name, by_seed):
             f"{int(together[:, 3].sum())} of {failures} |")
 
 
+LINES = {  # of the picture: the rungs at the factors of the noise
+    "diffusion, redrawn at each decision": "DDIM, 4 steps{}",
+    "diffusion, kept for an episode": "DDIM, 4 steps{}, kept",
+    "Gaussian, redrawn at each decision": "Gaussian{}",
+    "Gaussian, kept": "Gaussian{}, kept"}
+WITHOUT = {"DDIM, 4 steps{}": "DDIM, 4 steps, x 0", "Gaussian{}": "regression"}
+
+
+def draw(path, results):
+    """Success by the size of the noise, for two distributions, redrawn or kept."""
+    lines = []
+    for label, pattern in LINES.items():
+        names = [WITHOUT[pattern.removesuffix(", kept")]]
+        names += [pattern.format(", x 0.25"), pattern.format(", x 0.5"), pattern.format("")]
+        solved = [np.mean([[e[0] for e in played] for played in results[name].values()])
+                  for name in names]
+        lines.append((label, [0, 0.25, 0.5, 1], 100 * np.array(solved)))
+    charts.curves(path, lines, "What a draw is worth", "factor on the noise", "success, %",
+                  log_y=False, note="Three training seeds; at 0 there is one plan for a state.")
+
+
 def main(arguments):
     parser = stopping.Parser(prog="python tests/benchmarks/ladder.py", description=__doc__)
     parser.add_argument("folder", type=Path, help="for networks and results")
@@ -265,6 +287,7 @@ def main(arguments):
                         help="of the training (default: 0 1 2)")
     parser.add_argument("--only", nargs="+", choices=tuple(RUNGS), metavar="RUNG",
                         default=tuple(RUNGS), help="these: " + "; ".join(RUNGS))
+    parser.add_argument("--draw", metavar="FILE", help="a picture of the rungs with noise")
     args = parser.parse_args(arguments)
     args.folder.mkdir(parents=True, exist_ok=True)
     setting = past_a_wall() if args.wall else pusht(args.demos)
@@ -273,6 +296,8 @@ def main(arguments):
         names = [name for name in names if not RUNGS[name].obs_noise]
     results = climb(setting, names, args.seeds, args.episodes, args.folder)
     print(TITLE, *[row(name, results[name]) for name in names], sep="\n")
+    if args.draw:
+        draw(args.draw, results)
 
 
 if __name__ == "__main__":
