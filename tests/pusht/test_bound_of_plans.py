@@ -90,11 +90,23 @@ def test_the_command_prints_the_sum_of_the_terms_and_pixels_only_shift_it(run, d
     assert total == pytest.approx(sum(terms), abs=2e-3)
     trained, _ = policy.load(run, PUSHT)
     assert pixels - total == pytest.approx(bound.log_scale(trained), abs=2e-3)
-    exact = re.search(r"probability-flow ODE: (\S+) nats .* on 139 of them, where", said)
+
+
+def test_the_command_takes_the_exact_likelihood_on_a_few_plans(run, data, demos_file, monkeypatch,
+                                                               capsys):
+    monkeypatch.setattr(bound, "EXACTLY", 32)
+    bound.main([str(run), str(demos_file)])
+    said = re.search(r"ODE: (\S+) nats .* on 32 of them, where the bound is (\S+)\n",
+                     capsys.readouterr().out)
+    trained, _ = policy.load(run, PUSHT)
+    rng = np.random.default_rng(0)
     obs, actions = demos.windows(PUSHT.relabel(data), 1, 4)
-    few = np.random.default_rng(0).permutation(len(obs))[:200]
-    nats = -bound.log_likelihood(trained, obs[few], actions[few]).mean() / 8
-    assert float(exact[1]) == pytest.approx(nats, abs=6e-4)
+    many = rng.permutation(len(obs))
+    bound.bound(trained, obs[many], actions[many], rng)  # draws its noise first
+    few = obs[many[:32]], actions[many[:32]]
+    nats = -bound.log_likelihood(trained, *few).mean() / 8
+    assert float(said[1]) == pytest.approx(nats, abs=6e-4)
+    assert float(said[2]) == pytest.approx(bound.bound(trained, *few, rng).sum(), abs=6e-4)
 
 
 def test_the_density_of_a_mixture_is_its_loss(data, demos_file, tmp_path, capsys):

@@ -178,6 +178,21 @@ def test_the_command_prints_a_line_for_each_policy(capsys):
                                                                str(SHIPPED_POLICY)]
 
 
+def test_the_command_measures_samples_against_draws_of_their_own(monkeypatch):
+    """Policies at temperature 1; a generator for each state, and as many plans of everyone."""
+    rngs, measured = [], []
+    monkeypatch.setattr(forks, "demonstrated",
+                        lambda state, count, rng: rngs.append(rng.random()) or count)
+    monkeypatch.setattr(forks, "measure", lambda *given: measured.append(given) or {"forks": 1})
+    monkeypatch.setattr(forks, "sentence", lambda *given: "")
+    forks.main([str(SHIPPED_POLICY), "--states", "3", "--plans", "7"])
+    assert len(set(rngs)) == 3
+    (again, states, shown), (move, *same) = measured
+    assert shown == [forks.SHOWN] * 3 and same == [states, shown]
+    assert again.keywords == move.keywords == {"count": 7}
+    assert move.args[0].temperature == 1.0
+
+
 def test_the_command_refuses_a_policy_before_the_work(capsys):
     with pytest.raises(ValueError, match="policy.npz is the same as .*policy.npz: give it only"):
         forks.main([str(SHIPPED_POLICY), str(SHIPPED_POLICY.parent)])
