@@ -10,6 +10,8 @@
     schedules.png    how much of a plan and how much noise is in x_t, by each noise schedule
     fork.png         the motions that a policy sees at a state that is its own mirror image, with
                      those of a regression, which is trained for this
+    rests.png        three states at which a regression rests: its plan, which leads nowhere, those
+                     of diffusion and those of the demonstrator
     steering.png     the same state, steered: by a cost, and by a last action that is given
     second_task.png  plans past a wall (minidiff/wall.py), by diffusion and by regression
 """
@@ -26,16 +28,17 @@ from minidiff.beyond import baselines, guidance  # noqa: E402
 from minidiff.diffusion import SCHEDULES, ancestral_sampling, l_simple, q_sample  # noqa: E402
 from minidiff.policy import from_trainer  # noqa: E402
 from minidiff.progress import Progress  # noqa: E402
-from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY  # noqa: E402
+from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY, rollout  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
-from minidiff.pusht.study import forks  # noqa: E402
+from minidiff.pusht.study import forks, rests  # noqa: E402
 from minidiff.pusht.view import charts, drawing, films  # noqa: E402
 from minidiff.training import Config, Trainer  # noqa: E402
 
 import numpy as np  # noqa: E402
 
 FOLDER = ROOT / "minidiff" / "pusht" / "pictures"
-REGRESSION = Config(objective="mse", steps=1850, lr=1e-3)  # enough to see where its plans go
+REGRESSION = Config(objective="mse")
+FIRST = 300000  # seed of the first episode
 STATE = forks.symmetric_states(1, np.random.default_rng(35))[0]
 
 
@@ -132,7 +135,28 @@ def fork(path, policy):
     panels = [(STATE, "diffusion", forks.motions(policy, STATE, 32, rng)),
               (STATE, "regression", forks.motions(trained_regression(), STATE, 1, rng)),
               (STATE, "the demonstrator", forks.demonstrated(STATE, 16, rng))]
-    drawing.film_strip(path, [("a fork", panels, "left and right\nare equally good")], size=300)
+    row = "a fork", panels, "left and right\nare equally good"
+    drawing.film_strip(path, [row], size=300, around=320)
+
+
+def resting(path, policy):
+    """A row for each of the first three episodes in which the regression rests."""
+    policy = dataclasses.replace(policy, temperature=1.0)
+    regression = trained_regression()
+    rng = np.random.default_rng(0)
+    rows = []
+    for first in range(FIRST, FIRST + 500, rollout.CHUNK):
+        seeds = range(first, first + rollout.CHUNK)
+        episodes, paths = rollout.rollout(regression, seeds, record=True)
+        for episode, states in zip(episodes, paths):
+            if len(rows) < 3 and not episode.success and rests.rests(states):
+                state = states[-1]
+                panels = [(state, "regression", plans(regression, state, 1, rng)),
+                          (state, "diffusion", plans(policy, state, 16, rng)),
+                          (state, "the demonstrator", forks.demonstrated(state, 16, rng)[:, :8])]
+                covered = f"{episode.final_coverage:.1%} covered"
+                rows.append((f"seed {episode.seed}", panels, covered))
+    drawing.film_strip(path, rows, size=240, around=180)
 
 
 def steering(path, policy):
@@ -140,19 +164,20 @@ def steering(path, policy):
     rng = np.random.default_rng(0)
     guided = to_one_side(policy)
     ending = to_end_at(policy, STATE, STATE[:2] + 100 * forks.ACROSS)
-    before = share_to_the_right(plans(policy, 200, rng))
-    after = share_to_the_right(plans(guided, 200, rng))
+    before = share_to_the_right(plans(policy, STATE, 200, rng))
+    after = share_to_the_right(plans(guided, STATE, 200, rng))
     panels = []
     for steered, caption in ((policy, f"as learned: {before:.0%} to the right"),
                              (guided, f"by a cost: {after:.0%} to the right"),
                              (ending, "the last action is given")):
-        panels.append((STATE, caption, plans(steered, 24, rng)))
-    drawing.film_strip(path, [("steering", panels, "one state,\n24 plans each")], size=300)
+        panels.append((STATE, caption, plans(steered, STATE, 24, rng)))
+    row = "steering", panels, "one state,\n24 plans each"
+    drawing.film_strip(path, [row], size=300, around=320)
 
 
-def plans(policy, count, rng):
-    """(count, H, 2) from STATE."""
-    return policy.plan(np.tile(STATE, (count, policy.obs_horizon, 1)), rng)
+def plans(policy, state, count, rng):
+    """(count, H, 2) from a state at rest."""
+    return policy.plan(np.tile(state, (count, policy.obs_horizon, 1)), rng)
 
 
 def share_to_the_right(plans):
@@ -182,8 +207,8 @@ def second_task(path, policy):
 
 
 PICTURES = {"rollouts.webp": moving, "rollouts.png": strips, "forward.png": forward,
-            "schedules.png": schedules, "fork.png": fork, "steering.png": steering,
-            "second_task.png": second_task}
+            "schedules.png": schedules, "fork.png": fork, "rests.png": resting,
+            "steering.png": steering, "second_task.png": second_task}
 
 
 def main(arguments):

@@ -229,6 +229,16 @@ def test_the_legend_names_plans_only_where_there_are_some(tmp_path):
     assert ink[1] > ink[0] + 28 * 4 > 0
 
 
+@pytest.mark.parametrize("agent, corner", [((90.0, 420.0), (110, 175)), ((20.0, 500.0), (75, 215)),
+                                           ((20.0, -120.0), (75, 0))])
+def test_a_close_up_is_a_part_of_the_frame_around_agent_and_block(agent, corner):
+    """Of 200 px; their middle, (210, 275) at first, is its own unless a wall is nearer."""
+    state = np.array([*agent, 330.0, 130.0, 2.2])
+    x, y = corner
+    np.testing.assert_array_equal(drawing.close_up(state, size=200, around=200),
+                                  drawing.frame(state, size=512)[y:y + 200, x:x + 200])
+
+
 def test_after_a_signal_no_row_of_a_film_strip_is_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(stopping, "asked", lambda: True)
     with pytest.raises(stopping.Stopped):

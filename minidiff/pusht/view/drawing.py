@@ -81,13 +81,24 @@ def cross(pg, canvas, unit, target):
             stroke(pg, canvas, np.array([target - arm, target + arm]), color, width * unit)
 
 
-def film_strip(path, rows, size=160):
+def close_up(state, plans=None, size=512, around=WORLD_SIZE):
+    """The part of a `frame` that shows `around` px of the world, with the middle between agent and
+    block in its own middle, or as near to it as the walls allow."""
+    unit = size / around
+    whole = frame(state, plans=plans, size=round(WORLD_SIZE * unit))
+    middle = (state[:2] + state[2:4]) / 2
+    left, top = np.clip(np.round(middle * unit - size / 2), 0, len(whole) - size).astype(int)
+    return whole[top:top + size, left:left + size]
+
+
+def film_strip(path, rows, size=160, around=WORLD_SIZE):
     """Write a PNG with an episode per row.
 
     rows: list of (label, frames, footer); frames: list of (state, caption), or (state, caption,
     plans) with plans as in `frame`. Label and footer (lines) stand left of the frames, each caption
     under its frame, what the colours mean on top. size: px per frame where it is shown; the file
-    holds twice as many, for crisp screens. Raises ValueError for a row without frames.
+    holds twice as many, for crisp screens. around: as in `close_up`. Raises ValueError for a row
+    without frames.
     """
     if not rows or not all(frames for _, frames, _ in rows):
         raise ValueError("film_strip: it takes at least one row, and at least one frame in each")
@@ -102,7 +113,7 @@ def film_strip(path, rows, size=160):
         strip = []
         for state, caption, *plans in frames:
             has_plans = has_plans or bool(plans)
-            picture = frame(state, plans=plans[0] if plans else None, size=size)
+            picture = close_up(state, plans[0] if plans else None, size, around)
             strip.append((to_surface(pg, picture), render_text(pg, caption, 34, GREY)))
         strips.append(strip)
     names = legend(pg, has_plans)
