@@ -163,7 +163,8 @@ def play(planner, seeds, obs_noise):
     """PushT -> [success, score, steps, rests] of each episode."""
     make_env = functools.partial(DisturbedEnv, obs_noise=obs_noise)
     episodes, paths = rollout.rollout(planner, seeds, make_env=make_env, record=True)
-    return [[bool(e.success), float(e.score), e.steps, not e.success and rests(path)]
+    return [[bool(e.success), float(e.score), e.steps,
+             not e.success and rests(path, planner.action_horizon)]
             for e, path in zip(episodes, paths)]
 
 

@@ -1,4 +1,4 @@
-"""An episode ends at rest where, for its last 50 steps, nothing has moved to speak of."""
+"""An episode ends at rest where, for its last 48 steps, each decision leads to the same again."""
 from minidiff.pusht.study.rests import rests
 
 import numpy as np
@@ -13,12 +13,24 @@ def moved(row, column, px):
     return states
 
 
+def round_about(period, px=40.0):
+    """The agent goes round in so many steps."""
+    angle = 2 * np.pi * np.arange(len(STILL)) / period
+    return STILL + px * np.stack([np.cos(angle), np.sin(angle), *np.zeros((3, 60))], 1)
+
+
 @pytest.mark.parametrize("states, expected", [
-    (STILL, True), (STILL[:51], True), (STILL[:50], False),
+    (STILL, True), (STILL[:49], True), (STILL[:48], False),
     (moved(30, 0, 1.9), True), (moved(30, 1, 2.1), False), (moved(30, 0, -2.1), False),
     (moved(30, 2, 0.9), True), (moved(30, 3, 1.1), False),
-    (moved(9, 0, 2.1), False), (moved(8, 0, 50), True)],
-    ids=["still", "50 steps", "49 steps", "agent a little", "agent", "agent back", "block a little",
-         "block", "50 steps ago", "before"])
+    (moved(12, 0, 2.1), False), (moved(11, 0, 50), True),
+    (round_about(4), True), (round_about(8), True), (round_about(16), False),
+    (STILL + 0.1 * np.arange(60)[:, None], False)],
+    ids=["still", "48 steps", "47 steps", "agent a little", "agent", "agent back", "block a little",
+         "block", "48 steps ago", "before", "one decision", "two decisions", "four", "drift"])
 def test_an_episode_ends_at_rest(states, expected):
     assert rests(states) is expected
+
+
+def test_a_decision_is_as_long_as_the_policy_says():
+    assert rests(round_about(3), 3) and rests(round_about(6), 3) and not rests(round_about(4), 3)

@@ -1,22 +1,28 @@
-"""Where a policy comes to rest: it has not solved its task, and nothing moves any more.
+"""Where a policy comes to rest: it has not solved its task, and its decisions repeat.
 
-Where each decision is the same function of the observation, a plan that changes nothing is chosen
-again and again.
+Where a decision is a function of the observation alone, and what it leads to is the same
+observation again, nothing else will ever follow: a fixed point. The agent stands still, or moves on
+a small closed path.
 """
 import numpy as np
 
-STEPS = 50  # 5 s
+STEPS = 48  # of the end of an episode, 4.8 s
 AGENT, BLOCK = 2.0, 1.0  # px
 
 
-def rests(states):
-    """Whether an episode ends at rest: over its last STEPS steps the agent stays within AGENT px of
-    where it ends, and the block within BLOCK px.
+def rests(states, action_horizon=4):
+    """Whether an episode ends at rest: over its last STEPS steps agent and block are within AGENT
+    and BLOCK px of where they were one decision earlier, or two, and so back to the first of them.
 
     states: (n+1, 5), as rollout.rollout records them. False where there are not so many steps.
     """
     if len(states) <= STEPS:
         return False
-    away = states[-STEPS - 1:] - states[-1]
-    agent, block = np.hypot(away[:, 0], away[:, 1]), np.hypot(away[:, 2], away[:, 3])
-    return bool(agent.max() < AGENT and block.max() < BLOCK)
+    for period in (action_horizon, 2 * action_horizon):
+        rounds = states[len(states) - STEPS // period * period:].reshape(-1, period, 5)
+        away = rounds - rounds[-1]
+        agent = np.hypot(away[..., 0], away[..., 1]).max()
+        block = np.hypot(away[..., 2], away[..., 3]).max()
+        if agent < AGENT and block < BLOCK:
+            return True
+    return False
