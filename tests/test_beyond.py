@@ -195,6 +195,8 @@ def parsed(*arguments):
      "ddim, sampler steps 4"),
     (("--sampler", "ddim", "--ddim-eta", 0.5), {"sampler": "ddim", "eta": 0.5},
      "ddim, ddim eta 0.5"),
+    (("--sampler", "ddim", "--ddim-eta", 0, "--temperature", 0),
+     {"sampler": "ddim", "temperature": 0}, "ddim, ddim eta 0.0, temperature 0"),
     (("--variance", "beta"), {"variance": "beta"}, "ancestral, variance beta"),
     (("--sampler", "pc", "--langevin-repeats", 2, "--langevin-size", 0.3),
      {"sampler": "pc", "repeats": 2, "size": 0.3}, "pc, langevin repeats 2, langevin size 0.3"),

@@ -105,7 +105,8 @@ WRONG = [
 @pytest.mark.parametrize("name, array", WRONG,
                          ids=[f"{name} {array.dtype}{array.shape}" for name, array in WRONG])
 def test_an_array_of_another_shape_or_type_is_named(name, array, arrays, scratch):
-    refused(saved(scratch / "shape.npz", arrays, **{name: array}), f"array '{name}'")
+    refused(saved(scratch / "shape.npz", arrays, **{name: array}), f"array '{name}'",
+            "should be ", f"but is {array.dtype}")
 
 
 @pytest.mark.parametrize("rows", [0, 138])
@@ -129,9 +130,11 @@ def test_a_number_that_cannot_be_is_refused_with_its_row_and_column(arrays, scra
     finite = st.floats(high + 1, 1e300) | st.floats(-1e300, low - 1)
     value = data.draw(st.sampled_from((np.nan, np.inf, -np.inf)) | finite)
     array[row, column] = value
-    problem = "is out of range" if np.isfinite(value) else "is not finite"
+    problem, limits = "is not finite", ""
+    if np.isfinite(value):
+        problem, limits = "is out of range", f" (accepted: {low:g} to {high:g})"
     refused(saved(scratch / "value.npz", arrays, **{name: array}),
-            f"array '{name}' {problem} in row {row}, column {column}: {value}")
+            f"array '{name}' {problem} in row {row}, column {column}: {value}{limits}")
 
 
 def test_numbers_at_the_limits_of_their_range_are_accepted(arrays):

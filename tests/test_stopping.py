@@ -268,7 +268,8 @@ def system(request, monkeypatch):
 
 
 def test_a_folder_is_held_by_one_process_at_a_time(system, tmp_path):
-    folder = tmp_path / "runs" / "a"
+    """And nothing stays open, whether one gets it or not."""
+    folder, before = tmp_path / "runs" / "a", len(os.listdir("/dev/fd"))
     with folders.hold(folder) as held:
         assert held == folder and folder.is_dir()
         with pytest.raises(folders.Taken, match="another process is at work in .*runs/a"):
@@ -278,6 +279,7 @@ def test_a_folder_is_held_by_one_process_at_a_time(system, tmp_path):
             pass
     with folders.hold(folder):
         pass
+    assert len(os.listdir("/dev/fd")) <= before
 
 
 def test_folders_that_stay_empty_are_removed_and_others_are_kept(tmp_path):
