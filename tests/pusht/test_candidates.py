@@ -1,7 +1,7 @@
 """Candidates tried in the simulator, and worlds in which things go wrong."""
 from minidiff.pusht.data.expert import demonstrate
 from minidiff.pusht.env import PushTEnv
-from minidiff.pusht.geometry import pose_error
+from minidiff.pusht.geometry import GOAL_POSE, pose_error
 from minidiff.pusht.rollout import rollout
 from minidiff.pusht.study import candidates
 from minidiff.pusht.study.candidates import BATCH, BestOf, best
@@ -65,6 +65,16 @@ def test_the_plan_is_kept_that_brings_the_block_nearest_to_its_goal():
     assert min(outcomes) < pose_error(env.state[2:]) - 0.05
 
 
+def test_a_plan_is_worth_its_best_moment():
+    """The first passes near the goal, the second ends nearer than that one. A plan here is the
+    states that it leads to."""
+    plans = np.tile([0, 0, *GOAL_POSE], (2, 3, 1))
+    plans[:, :, 2] += [[50, 1, 90], [60, 40, 20]]
+    scratch = SimpleNamespace(reset=lambda options: None, simulate=lambda plan: plan)
+    chosen, outcome = best(SimpleNamespace(motion=None), scratch, plans)
+    assert (chosen == plans[0]).all() and outcome == pose_error(plans[0, 1, 2:])
+
+
 def test_where_no_plan_reaches_the_block_the_first_is_taken():
     env = PushTEnv()
     env.reset(options={"state": [50, 50, 400, 400, 1], "order": "exact"})
@@ -87,8 +97,8 @@ def test_a_decision_tries_as_many_plans_as_it_was_told_to():
 
 @pytest.mark.parametrize("budget, batches", [(0, 1), (24, 3), (31, 3), (32, 4)])
 def test_a_decision_tries_as_many_plans_as_there_is_time_for(budget, batches, monkeypatch):
-    """A batch takes 8 ms, and one that would end too late is not begun. No plan is better than the
-    first, as none reaches the block."""
+    """A batch takes 8 ms, and one that would end too late is not begun. The best plans are in the
+    second batch and, as good, in the third."""
     clock = 0.0
     plans = np.random.default_rng(0).uniform(20, 80, (batches, BATCH, 16, 2))
 
@@ -98,10 +108,11 @@ def test_a_decision_tries_as_many_plans_as_there_is_time_for(budget, batches, mo
         return plans[len(policy.asked) - 1]
 
     monkeypatch.setattr(candidates, "time", SimpleNamespace(perf_counter=lambda: clock))
-    policy, env = Scripted(plan), PushTEnv()
-    state, _ = env.reset(options={"state": [50, 50, 400, 400, 1], "order": "exact"})
+    monkeypatch.setattr(candidates, "best", lambda env, scratch, plans: (
+        plans[0], (1, 0, 0, 1)[len(policy.asked) - 1]))
+    policy = Scripted(plan)
     decide = BestOf(policy, 1, budget + 1e-9)
-    assert (decide(env, state[None], None) == plans[0, 0]).all()
+    assert (decide(None, np.zeros((1, 5)), None) == plans[min(batches, 2) - 1, 0]).all()
     assert decide.cost() == (batches * BATCH, pytest.approx(8 * batches))
 
 
@@ -113,6 +124,8 @@ def test_each_episode_counts_the_costs_of_its_own_decisions():
     anew = decide.start()
     assert (anew.policy, anew.candidates, anew.budget_ms) == (policy, 3, 1e-3)
     assert anew.tried == [] and decide.tried == [BATCH]
+    anew.tried, anew.spent = [4, 4, 16], [1.0, 9.0, 2.0]
+    assert anew.cost() == (8, 2), "the mean, and the median"
 
 
 @pytest.mark.slow

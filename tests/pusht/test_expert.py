@@ -558,3 +558,27 @@ def test_a_walk_is_no_faster_than_allowed_slows_down_and_arrives():
     assert (steps <= np.minimum(18, 3 + 0.4 * left) + 1e-9).all() and targets[-1] == way[-1]
     assert len(steps) < 20
     assert len(expert.walk(way[:1].repeat(2), 18)) == 0
+
+
+# ---- the file that keeps what is done ------------------------------------------------------------
+
+def test_a_part_file_of_other_episodes_is_refused(called, tmp_path):
+    """Of other seeds, starts or options."""
+    asked = {"seeds": range(4), "starts": np.diag([100.0] * 5)[:4], "max_steps": 9,
+             "part": tmp_path / "part"}
+    with pytest.raises(KeyboardInterrupt):
+        collect.make(executor=Here(allowed=2), **asked)
+    for other in ({"seeds": range(1, 5)}, {"starts": asked["starts"][::-1]}, {"max_steps": 10}):
+        with pytest.raises(ValueError, match="part was begun with another recipe"):
+            collect.make(executor=Here(), **asked | other)
+
+
+def test_the_part_file_stays_until_the_whole_is_written(called, monkeypatch):
+    def refuse(file, **arrays):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(collect, "KEEP_EVERY", 1)
+    monkeypatch.setattr(np, "savez_compressed", refuse)
+    with pytest.raises(OSError, match="disk full"):
+        collect.main("--out a.npz --episodes 3".split())
+    assert os.listdir() == ["a.npz.part"]

@@ -133,6 +133,31 @@ def test_an_episode_that_decides_alone_is_the_one_of_the_lockstep():
         np.testing.assert_array_equal(path, expected)
 
 
+class Counting:
+    """Decides to stay, and counts its decisions."""
+    count = 0
+
+    def start(self):
+        return Counting()
+
+    def cost(self):
+        return self.count, 10.0 * self.count
+
+    def __call__(self, env, obs, rng):
+        self.count += 1
+        return stay(obs[None], rng)[0]
+
+
+def test_an_episode_that_decides_alone_has_the_costs_of_its_own_decisions(monkeypatch):
+    """Also where it is reported, to be kept if the others do not end."""
+    reported = []
+    monkeypatch.setattr(rollouts.workers, "report", reported.append)
+    world = partial(StartsAt, {1: (20, 20, *shifted(0.5)), 2: (20, 20, *GOAL_POSE)}, max_steps=9)
+    episodes = rollout(Script(stay), [1, 2, 1], make_env=world, decide=Counting())
+    costs = [(episode.candidates, episode.decision_ms) for episode in episodes]
+    assert costs == [(3, 30), (1, 10), (3, 30)] and reported == episodes
+
+
 # ---- what an episode brings ----------------------------------------------------------------------
 
 def test_the_scores_of_a_policy_that_does_nothing_are_those_of_its_starts():
