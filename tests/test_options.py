@@ -137,9 +137,9 @@ def played(patch, module, arguments):
 
 def watched(patch, arguments):
     game = played(patch, watch, arguments)
-    first, *_ = others = [sampled(policy, game.noise_seed) for policy in game.policies.values()]
+    first, second, *_ = [sampled(policy, game.noise_seed) for policy in game.policies.values()]
     return first | {"start": game.env.motion, "names": list(game.policies), "seed": game.seed,
-                    "candidates": game.candidates, "others": np.array([o["plan"] for o in others]),
+                    "candidates": game.candidates, "second": second["plan"],
                     "last step": game.max_steps}
 
 
@@ -263,8 +263,8 @@ WATCH = [(DDIM, *row) for row in (
     ("--candidates 3", "candidates"),
     ("--max-steps 9", "last step"),
     ("--seeding modern", "start"))] + [
-    ("simple", "--guidance 1", "others"),
-    ("simple", "--temperature 1", "others")]
+    ("simple", "--guidance 1", "second"),
+    ("simple", "--temperature 1", "second")]
 RECORD = [("a.npz", "--seed 7", "start"), ("a.npz", "--seeding modern", "start")]
 FORKS = [("simple --states 3", "--states 2", "states"), ("mse --states 3", "--plans 4", "plans"),
          ("simple --states 3", "--off 5", "first")]

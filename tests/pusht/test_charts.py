@@ -83,6 +83,18 @@ def test_a_curve_goes_where_its_values_go_and_leaves_gaps(tmp_path):
     assert not blue[:, int(width * 0.32):int(width * 0.68)].any()
 
 
+def test_each_name_stands_where_its_line_ends_in_its_colour(tmp_path):
+    """The lines have gaps, one of them at its end."""
+    series = [("a", [0, 1, 2, 3], [1, 2, NAN, 1000]), ("a long name, " * 3, [1, 2, 3], [7, 10, 0])]
+    picture = chart_of(tmp_path, series)
+    left, bottom = axes_of(picture)
+    for color, height, is_long in ((drawing.BLUE, 500, False), (drawing.VERMILLION, 500 / 3, True)):
+        row = np.nonzero(is_color(picture[:, left + 920:left + 940], color))[0].mean()
+        assert row == pytest.approx(bottom - height, abs=3)
+        beside = picture[int(row) - 10:int(row) + 10, left + 945:]
+        assert is_color(beside, drawing.INK).any(0)[100:].any() == is_long
+
+
 def test_curves_on_a_linear_axis_are_linear(tmp_path):
     plot = plot_of(chart_of(tmp_path, [("a", [0, 100], [0, 1])], log_y=False))
     blue = is_color(plot, drawing.BLUE)

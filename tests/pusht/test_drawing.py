@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from screen import assert_margins_are_blank, is_blank, is_color, load, pygame, unseen_window
+from screen import assert_margins_are_blank, is_blank, is_color, key, load, pygame, unseen_window
 
 STATE = np.array([90.0, 420.0, 330.0, 130.0, 2.2])  # agent, block and goal apart from each other
 ROWS, COLUMNS = np.mgrid[:512, :512] + 0.5  # centre of each pixel: y, x
@@ -186,6 +186,13 @@ def corners_of(picture):
     return np.argwhere(paper[:-1, 1:] & paper[1:, :-1] & ~paper[1:, 1:]) + 1
 
 
+def places(picture, shown):
+    """Row and column of each place of a picture where this square one stands."""
+    side = len(shown)
+    return [(y, x) for y, x in corners_of(picture)
+            if np.array_equal(picture[y:y + side, x:x + side], shown)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size, word", [
     (60, "step"), (80, "a caption wider than its frame, step"), (160, "step")])
@@ -204,9 +211,7 @@ def test_a_film_strip_shows_each_frame_whole_with_its_caption_below(tmp_path, si
     lefts, side = {}, 2 * size
     for _, frames, _ in rows:
         for column, (state, _) in enumerate(frames):
-            shown = drawing.frame(state, size=side)
-            (y, x), = [(y, x) for y, x in corners_of(picture)
-                       if np.array_equal(picture[y:y + side, x:x + side], shown)]
+            (y, x), = places(picture, drawing.frame(state, size=side))
             lefts.setdefault(column, x)
             assert lefts[column] == x, "frames of a column stand below each other"
             below = picture[y + side:]
@@ -220,12 +225,15 @@ def test_a_film_strip_shows_each_frame_whole_with_its_caption_below(tmp_path, si
         assert is_color(picture[:90], color).any()
 
 
-def test_the_legend_names_plans_only_where_there_are_some(tmp_path):
-    plan = np.linspace(STATE[:2], (300, 300), 8)[None]
-    ink = []
-    for frame in ((STATE, "step 0"), (STATE, "step 0", plan)):
-        drawing.film_strip(tmp_path / "strip.png", [("seed 1", [frame] * 3, "")])
-        ink.append(is_color(load(tmp_path / "strip.png")[:110], drawing.INK).sum())
+def test_each_frame_has_its_plans_and_the_legend_names_them_if_any(tmp_path):
+    plan, ink = np.linspace(STATE[:2], (300, 300), 8)[None], []
+    for plans in ([[], []], [[plan], [plan + 30]]):
+        frames = [(STATE + [20 * k, 0, 0, 0, 0], "", *plans[k]) for k in range(2)]
+        drawing.film_strip(tmp_path / "strip.png", [("seed 1", frames, "")], size=60)
+        picture = load(tmp_path / "strip.png")
+        for state, _, *own in frames:
+            assert len(places(picture, drawing.frame(state, None, *own, size=120))) == 1
+        ink.append(is_color(picture[:110], drawing.INK).sum())
     assert ink[1] > ink[0] + 28 * 4 > 0
 
 
@@ -282,13 +290,16 @@ def window(monkeypatch):
         yield window
 
 
-def test_a_window_shows_frames_until_it_is_closed(window):
+@pytest.mark.parametrize("close", ["q", "escape", "quit"])
+def test_a_window_shows_frames_until_it_is_closed(window, close):
     window.fps = 0
     picture = drawing.frame(STATE, size=96)
     assert window.show(picture) and window.show(picture)
     shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
     assert np.array_equal(shown, picture)
-    pygame.event.post(pygame.event.Event(pygame.QUIT))
+    pygame.event.post(key("w"))
+    assert window.show(picture)
+    pygame.event.post(pygame.event.Event(pygame.QUIT) if close == "quit" else key(close))
     assert window.show(picture) is False
     assert window.show(picture) is False and not pygame.display.get_init()
     window.close()

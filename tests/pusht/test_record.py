@@ -227,6 +227,12 @@ def test_a_file_that_record_cannot_have_written_is_refused(tmp_path, change, sai
         record.read(path)
 
 
+def test_by_default_the_seed_is_one_that_the_file_does_not_have(tmp_path):
+    for seed, following in ((5, 9000), (9002, 9003), (9001, 9003)):
+        record.append(tmp_path / "mine.npz", np.ones((2, 5)), np.ones((2, 2)), seed)
+        assert record.Record(tmp_path / "mine.npz").seed == following
+
+
 def test_after_the_last_seed_comes_the_first(tmp_path):
     path = tmp_path / "mine.npz"
     record.append(path, np.ones((2, 5)), np.ones((2, 2)), 2**32 - 1)

@@ -1,4 +1,5 @@
 """The window of a policy does what it says: keys, mouse, plans on the screen, the world's clock."""
+from minidiff import stopping
 from minidiff.beyond import OBJECTIVES
 from minidiff.beyond.samplers import ddim_sampling
 from minidiff.pusht import __main__ as commands
@@ -12,6 +13,7 @@ from minidiff.pusht.view.windows import TRAIL
 import contextlib
 import functools
 import itertools
+import math
 import os
 import re
 import signal
@@ -103,7 +105,11 @@ def test_a_step_carries_out_the_plan_that_the_simulator_finds_best(game):
 
 @pytest.mark.parametrize("count", [16, 2])
 def test_the_chosen_plan_is_that_of_the_simulator(count, game, monkeypatch):
-    monkeypatch.setattr(watch, "best", lambda env, scratch, plans: (plans[-1], 0.0))
+    def last(env, scratch, plans):
+        assert env is game.env, "tried from where they will be carried out"
+        return plans[-1], 0.0
+
+    monkeypatch.setattr(watch, "best", last)
     game.candidates = count
     game.replan()
     assert len(game.plans) == 0
@@ -114,8 +120,8 @@ def test_the_chosen_plan_is_that_of_the_simulator(count, game, monkeypatch):
 def test_a_decision_is_timed_from_its_first_step_to_its_choice(game, monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr(watch.time, "perf_counter", lambda: next(clock) / 128)
-    wait(game, 0.095)
-    assert game.decisions == [1000 / 128 * 8]  # seven of the chain, and the choice
+    wait(game, 0.295)
+    assert game.decisions == [1000 / 128 * 8] * 2  # seven of the chain, and the choice
 
 
 def test_whatever_changes_the_picture_asks_for_a_new_one(game):
@@ -190,6 +196,7 @@ def test_n_c_s_and_h_change_start_candidates_sampler_and_help(game, window):
         wait(game, 0.095)
         lengths[name] = game.passed
         game.handle(key("s"))
+        assert game.length == math.inf, "that of another sampler says nothing"
     assert lengths == {"ancestral": 7, "ddim": 4}
     game.policies = dict.fromkeys(("ancestral", "pc", "ddim"), game.policies["ancestral"])
     names = []
@@ -211,7 +218,9 @@ def test_n_c_s_and_h_change_start_candidates_sampler_and_help(game, window):
 
 
 @pytest.mark.parametrize("close", ["q", "escape", "quit"])
-def test_the_window_closes_and_leaves_no_display_behind(game, window, close):
+def test_the_window_closes_and_leaves_no_display_behind(game, window, close, monkeypatch):
+    patience = iter([False] * 99)
+    monkeypatch.setattr(stopping, "asked", lambda: next(patience))
     pygame.event.post(pygame.event.Event(pygame.QUIT) if close == "quit" else key(close))
     windows.play(game, window)
     assert not window.open and not pygame.display.get_init()
