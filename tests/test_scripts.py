@@ -268,9 +268,19 @@ def test_train_says_each_thing_that_it_does(trained, demos_file, capsys):
     assert quick[1].keywords == {"steps": 4}
     assert (film, shown) == ("rollouts.png", 2)
     assert before.sampler.keywords == after.sampler.keywords == {"steps": 4}
-    obs = np.full((1, 1, 5), 200.0)
-    plans = [player.plan(obs, np.random.default_rng(0)) for player in (before, after)]
-    assert not np.array_equal(*plans)
+    assert np.array_equal(weights(after), arrays["ema"])
+    assert not np.array_equal(weights(before), arrays["ema"])
+
+
+def weights(policy):
+    return policy.eps_theta.net.theta
+
+
+def test_the_loss_that_train_shows_is_the_mean_of_the_last_hundred(trained):
+    *_, progress = trained("--score-episodes", "0", "--out", "a", "--steps", "103")
+    losses = checkpoint.load("a/checkpoint.npz")[0]["losses"]
+    means = [losses[max(0, n - 100):n].mean() for n in range(1, 104)]
+    assert [text for _, (_, text) in progress] == [f"loss {mean:.5f}" for mean in means]
 
 
 def test_train_without_episodes_scores_and_films_nothing(trained, capsys):
@@ -290,7 +300,7 @@ def test_train_goes_on_where_it_was_stopped(trained, demos_file, monkeypatch, tm
         steps.append(trainer.n)
         return step(trainer)
 
-    trained("--out", "whole", "--score-episodes", "0")
+    (*_, whole), *_ = trained("--out", "whole", "--score-episodes", "1")
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", stop_after_two)
         patch.setattr(stopping, "asked", lambda: len(steps) >= 2)
@@ -298,7 +308,8 @@ def test_train_goes_on_where_it_was_stopped(trained, demos_file, monkeypatch, tm
                                                    "python train.py --resume 'a run'$"):
             trained("--out", "a run", "--score-episodes", "0", "--demos", str(demos_file))
     assert sorted(os.listdir("a run")) == ["checkpoint.npz", "config.json"]
-    _, saves, progress = trained("--resume", "a run", "--score-episodes", "0")
+    (*_, film), saves, progress = trained("--resume", "a run", "--score-episodes", "1")
+    assert all(np.array_equal(weights(a), weights(b)) for a, b in zip(whole[1:3], film[1:3]))
     assert saves == [("checkpoint.npz", 4), ("policy.npz", 4)]
     assert [given for given, _ in progress] == [("training", 4, 2)] * 2
     assert checkpoint.load("a run/checkpoint.npz")[1]["demos"] == [str(demos_file)]
