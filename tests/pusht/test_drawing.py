@@ -229,10 +229,11 @@ def test_each_frame_has_its_plans_and_the_legend_names_them_if_any(tmp_path):
     plan, ink = np.linspace(STATE[:2], (300, 300), 8)[None], []
     for plans in ([[], []], [[plan], [plan + 30]]):
         frames = [(STATE + [20 * k, 0, 0, 0, 0], "", *plans[k]) for k in range(2)]
-        drawing.film_strip(tmp_path / "strip.png", [("seed 1", frames, "")], size=60)
+        drawing.film_strip(tmp_path / "strip.png", [("seed 1", frames, "")], size=60, around=300)
         picture = load(tmp_path / "strip.png")
         for state, _, *own in frames:
-            assert len(places(picture, drawing.frame(state, None, *own, size=120))) == 1
+            shown = drawing.close_up(state, *own, size=120, around=300)
+            assert len(places(picture, shown)) == 1
         ink.append(is_color(picture[:110], drawing.INK).sum())
     assert ink[1] > ink[0] + 28 * 4 > 0
 
