@@ -110,11 +110,13 @@ def betting_interval(values, low=0.0, high=1.0, alpha=0.05):
     that the mean is larger than m, and someone else that it is smaller. If m is the mean, the bets
     are fair, and either multiplies the stake by 2/alpha with a probability of at most alpha/2. The
     interval holds all m against which neither has. Nearly perfect scores need it: a bootstrap that
-    has seen no failure knows of none.
+    has seen no failure knows of none. Bets are placed one after another, so that after an unusual
+    beginning even the mean of the values can be refuted; the interval is then extended to it.
     """
     unit = (np.asarray(values, np.float64) - low) / (high - low)
     smallest = _smallest_mean(unit, alpha / 2)
     largest = 1 - _smallest_mean(1 - unit, alpha / 2)
+    smallest, largest = min(smallest, unit.mean()), max(largest, unit.mean())
     return low + (high - low) * smallest, low + (high - low) * largest
 
 

@@ -94,12 +94,19 @@ def test_a_betting_interval_ends_where_the_bets_would_win(values):
     low, high = scores.betting_interval(values)
     mean = np.mean(values)
     assert 0 <= low <= mean + 1e-9 and mean - 1e-9 <= high <= 1 and low < high
-    if low > 1e-6:
+    if 1e-6 < low < mean:
         assert bets(values, low - 1e-7) > 40 * (1 - 1e-4) and bets(values, low + 1e-7) <= 40.001
     mirrored = scores.betting_interval([1 - value for value in values])
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-7)
     stretched = scores.betting_interval([4 * value - 3 for value in values], -3, 1)
     assert stretched == pytest.approx((4 * low - 3, 4 * high - 3), abs=1e-6)
+
+
+def test_after_an_unusual_beginning_the_mean_is_still_in_the_interval():
+    values = np.repeat([1.0, 0.0], 200)
+    low, high = scores.betting_interval(values)
+    assert low == 0.5 and high > 0.6  # after 200 ones the bets have refuted a half
+    assert scores.betting_interval(1 - values) == (pytest.approx(1 - high), 0.5)
 
 
 @pytest.mark.parametrize("n, low", [(50, 0.907), (1000, 0.995)])
