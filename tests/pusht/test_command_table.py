@@ -16,11 +16,13 @@ from conftest import ROOT
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]], ids=str)
 def test_without_a_command_all_commands_are_listed_with_a_line_each(arguments, capsys):
     assert commands.main(arguments) == 0
-    lines = capsys.readouterr().out.splitlines()
-    for name, (_, does) in commands.COMMANDS.items():
-        line, = [line for line in lines if line.startswith(f"    {name} ")]
-        assert line.endswith(does)
-    assert all(len(line) <= 80 for line in lines)
+    said = capsys.readouterr().out
+    title, usage, table, rest = said.split("\n\n")
+    assert (title, usage) == (commands.__doc__, "usage: python -m minidiff.pusht COMMAND ...")
+    assert [line.split(maxsplit=1) for line in table.splitlines()] == [
+        [name, does] for name, (_, does) in commands.COMMANDS.items()]
+    assert rest == "COMMAND --help explains its arguments.\n"
+    assert all(len(line) <= 80 for line in said.splitlines())
 
 
 @pytest.mark.parametrize("name, shown", [

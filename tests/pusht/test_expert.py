@@ -5,7 +5,7 @@ from minidiff.pusht import SHIPPED_POLICY, rollout
 from minidiff.pusht.data import collect, expert
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
-from minidiff.pusht.geometry import AGENT_RADIUS, OUTLINE, distance, keypoints, to_body
+from minidiff.pusht.geometry import AGENT_RADIUS, OUTLINE, distance, keypoints, to_body, to_world
 
 import concurrent.futures
 import hashlib
@@ -55,7 +55,8 @@ def digest(arrays):
 
 def constant(seed, length=4, solved=True):
     """A Demonstration whose numbers are all its seed."""
-    return expert.Demonstration(*np.full((3, length, 2), seed, np.float32), solved)
+    states = np.full((length, 5), seed, np.float32)
+    return expert.Demonstration(states, states[:, :2], np.float16(states[:, :2]), solved)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,9 @@ def test_replay_from_the_seed_reaches_the_recorded_states(made):
 
 
 def test_all_numbers_lie_on_a_grid_that_float32_and_compression_like(made):
-    for name, parts in (("state", [64, 64, 64, 64, 4096]), ("action", 64), ("noise", 64)):
+    for name, dtype, parts in (("state", np.float32, [64, 64, 64, 64, 4096]),
+                               ("action", np.float32, 64), ("noise", np.float16, 64)):
+        assert made[name].dtype == dtype
         grid = made[name].astype(np.float64) * parts
         np.testing.assert_array_equal(grid, np.round(grid))
 
@@ -182,6 +185,7 @@ def test_noise_has_the_size_asked_for_and_lasts(made):
     assert 1.6 < noise.std() < 2.4  # observed 2.0
     correlation = (noise[1:] * noise[:-1]).mean() / (noise**2).mean()
     assert 0.7 < correlation < 0.9  # observed 0.80
+    assert (noise[:, 0] != noise[:, 1]).mean() > 0.9  # one for x, another for y
 
 
 def test_every_other_episode_has_noise(made):
@@ -217,26 +221,33 @@ def test_an_interrupted_job_goes_on_where_it_was_and_makes_the_same_file(made, t
     part = tmp_path / "demos.npz.part"
     with pytest.raises(KeyboardInterrupt):
         collect.make(SEEDS, Here(allowed=3), part, noise_every_other=2.0, **OPTIONS)
-    with pytest.raises(ValueError, match="another recipe"):
-        collect.make(SEEDS, Here(), part, noise_every_other=1.0, **OPTIONS)
+    for seeds, given, noise in [(SEEDS, None, 1.0), (range(5001, 5007), None, 2.0),
+                                (SEEDS, np.zeros((6, 5)), 2.0)]:
+        with pytest.raises(ValueError, match="another recipe"):
+            collect.make(seeds, Here(), part, noise, given, **OPTIONS)
     executor = Here()
     again = collect.make(SEEDS, executor, part, noise_every_other=2.0, **OPTIONS)
     assert digest(again) == digest(made)
     assert executor.begun == len(SEEDS) - 3
 
 
-def test_a_kill_loses_no_more_than_what_came_since_the_last_writing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("episodes, lost", [(5, 1), (4, 0)])
+def test_a_kill_loses_no_more_than_what_came_since_the_last_writing(episodes, lost, tmp_path,
+                                                                    monkeypatch):
     part = tmp_path / "part"
-    kept = []
+    seen = []  # what was there when this call began, and what is kept
 
     def show(self, done, text):
-        kept.append(len(checkpoint.load(part)[0]["solved"]) if part.exists() else 0)
+        kept = len(checkpoint.load(part)[0]["solved"]) if part.exists() else 0
+        seen.append((self.first, kept))
 
     monkeypatch.setattr(collect, "KEEP_EVERY", 2)
     monkeypatch.setattr(collect, "demonstrate", lambda seed, **_: constant(seed))
     monkeypatch.setattr(collect.Progress, "show", show)
-    collect.make(range(5), Here(), part)
-    assert kept == [0, 2, 2, 4, 4]
+    collect.make(range(episodes), Here(), part)
+    assert seen == [(0, 0), (0, 2), (0, 2), (0, 4), (0, 4)][:episodes]
+    collect.make(range(episodes), Here(allowed=lost), part)
+    assert seen[episodes:] == [(4, 4)] * lost
 
 
 @pytest.mark.slow
@@ -302,9 +313,10 @@ def test_the_command_adds_what_a_run_visits_and_makes_it_again(made, tmp_path):
 def test_unsolved_episodes_are_left_out(monkeypatch):
     monkeypatch.setattr(collect, "demonstrate",
                         lambda seed, **_: constant(seed, seed + 1, seed != 1))
-    arrays = collect.make(range(4), Here())
-    assert list(arrays["seed"]) == [0, 2, 3] and list(arrays["episode_ends"]) == [1, 4, 8]
-    assert 1 not in arrays["state"]
+    arrays = collect.make(np.arange(4, dtype=np.int32), Here())
+    assert list(arrays["seed"]) == [0, 2, 3] and arrays["seed"].dtype == np.int64
+    assert json.loads(str(arrays["recipe"]))["noise_every_other"] == 0
+    assert list(arrays["episode_ends"]) == [1, 4, 8] and 1 not in arrays["state"]
     with pytest.raises(ValueError, match="none of the 1 episodes"):
         collect.make([1], Here())
 
@@ -345,8 +357,7 @@ def called(monkeypatch, tmp_path):
 
     def demonstrate(seed, **options):
         made[seed] = options
-        states = np.full((seed + 1, 5), seed, np.float32)
-        return expert.Demonstration(states, states[:, :2], np.float16(states[:, :2]), seed != 1)
+        return constant(seed, seed + 1, seed != 1)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(collect, "demonstrate", demonstrate)
@@ -355,9 +366,9 @@ def called(monkeypatch, tmp_path):
 
 
 def test_the_command_says_what_it_made_adds_to_it_and_makes_it_again(called, capsys):
-    collect.main("--out a.npz --episodes 4 --samples 3 --noise-every-other 2".split())
+    collect.main("--out a.npz --episodes 4 --samples 2 --noise-every-other 2".split())
     collect.main("--out b.npz --add-to a.npz --seed 4 --episodes 2".split())
-    assert called[5] == {"stream": 0, "samples": 3, "refine": 2, "stop_coverage": 0.97,
+    assert called[5] == {"stream": 0, "samples": 2, "refine": 2, "stop_coverage": 0.97,
                          "noise": 2.0, "max_steps": 300, "start": None}
     assert [called[seed]["noise"] for seed in range(6)] == [0, 2] * 3
     recipe = json.loads(str(np.load("b.npz")["recipe"]))
@@ -373,6 +384,24 @@ def test_the_command_says_what_it_made_adds_to_it_and_makes_it_again(called, cap
     assert c == b.replace("b.npz", "c.npz")
     assert open("b.npz", "rb").read() == open("c.npz", "rb").read()
     assert sorted(os.listdir()) == ["a.npz", "b.npz", "c.npz"]
+
+
+def test_the_command_keeps_the_states_that_a_run_visits(called, monkeypatch):
+    def visited_by(run, seeds, executor):
+        assert run == "run" and list(seeds) == [4, 5] and isinstance(executor, Here)
+        return PUSHT.state_range.T  # the least and the greatest numbers that a file may hold
+
+    monkeypatch.setattr(collect, "visited_by", visited_by)
+    collect.main("--out a.npz --episodes 4".split())
+    collect.main("--out b.npz --add-to a.npz --visited run --seed 4 --episodes 2".split())
+    called.clear()
+    collect.main("--out c.npz --again b.npz".split())
+    assert open("b.npz", "rb").read() == open("c.npz", "rb").read()
+    assert called[3]["start"] is None
+    np.testing.assert_array_equal([called[4]["start"], called[5]["start"]], PUSHT.state_range.T)
+    with pytest.raises(ValueError, match="b.npz has an episode from seed 3 already: try --seed 4"):
+        collect.main("--out d.npz --add-to b.npz --seed 3 --episodes 2".split())
+    collect.main("--out d.npz --add-to b.npz --seed 4 --episodes 2".split())  # other starts
 
 
 @pytest.mark.parametrize("kind", [stopping.Stopped, concurrent.futures.BrokenExecutor])
@@ -420,6 +449,17 @@ def test_seeds_that_score_policies_are_refused(seeds):
         collect.make(seeds, Here())
 
 
+def test_the_command_wants_a_name_for_its_file(capsys):
+    with pytest.raises(SystemExit):
+        collect.main([])
+    assert "required: --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", [2, 3], ids=["lowest", "highest"])
+def test_both_ends_of_each_range_are_allowed(end):
+    collect.check_knobs({knob[0].replace("-", "_"): knob[end] for knob in collect.KNOBS}, "--")
+
+
 @pytest.mark.parametrize("arguments, sentence", [
     (["--seed", "9000", "--episodes", "1001"], "seeds 0 to 9999"),
     (["--stop-coverage", "1"], "--stop-coverage must lie between 0.0 and 0.999"),
@@ -445,6 +485,7 @@ def test_the_command_refuses_with_a_sentence(arguments, sentence, arrays, tmp_pa
 
 
 @pytest.mark.parametrize("name, change, said", [
+    ("action", lambda a: a[:-1], "array 'action' has"),
     ("noise", lambda a: a * np.inf, "array 'noise' is not finite"),
     ("noise", lambda a: a[:, :1], "array 'noise' should have the shape"),
     ("seed", lambda a: a - 10**6, "array 'seed' does not lie between 0 and 9999"),
@@ -490,6 +531,134 @@ def test_a_damaged_part_file_is_refused(name, change, said, made, tmp_path):
         collect.kept(part, {}, len(SEEDS))
 
 
+@pytest.mark.parametrize("name", ["state", "action", "noise", "episode_ends", "solved"])
+def test_a_part_file_that_lacks_an_array_is_refused(name, tmp_path):
+    arrays = collect.pack([constant(1)]) | {"solved": np.array([True])}
+    del arrays[name]
+    checkpoint.save(tmp_path / "part", arrays, {"recipe": {}})
+    with pytest.raises(ValueError, match=f"part: the checkpoint lacks {name}$"):
+        collect.kept(tmp_path / "part", {}, 1)
+
+
+# ---- its plans, carried out ----------------------------------------------------------------------
+
+FAR = np.array([100, 100, 400, 100, 0.5])  # a state: the T away from its goal, the agent from the T
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What plans are made from; they all wait at FAR: 3 steps, 2 without a side, 3 ..."""
+    calls = []
+
+    def plan(state, scratch, *rest):
+        calls.append(rest)
+        length, side = [(2, None), (3, len(calls))][len(calls) % 2]
+        return np.full((length, 2), 100.0), side
+
+    monkeypatch.setattr(expert, "plan", plan)
+    return calls
+
+
+def test_the_defaults_are_those_of_the_command(asked):
+    default = {name: value for name, value, *_ in collect.KNOBS}
+    episode = expert.demonstrate(3, start=FAR)
+    rng, samples, refine = asked[0]
+    stream = np.random.default_rng([3, default["stream"]])
+    assert rng.bit_generator.state == stream.bit_generator.state
+    assert (samples, refine) == (default["samples"], default["refine"])
+    assert len(episode.states) == default["max-steps"] and not episode.noise.any()
+
+
+def test_an_episode_begins_at_the_state_given(asked):
+    episode = expert.demonstrate(0, start=FAR, max_steps=1)
+    np.testing.assert_array_equal(episode.states, [FAR])
+
+
+def test_an_episode_counts_its_steps_and_names_the_sides_it_pushed(asked):
+    episode = expert.demonstrate(0, start=FAR, max_steps=7)
+    assert len(episode.states) == len(episode.actions) == len(episode.noise) == 7
+    assert episode.faces == (1, 3)
+
+
+def test_a_coverage_equal_to_the_bound_does_not_end_an_episode(asked):
+    episode = expert.demonstrate(0, start=FAR, stop_coverage=0.0, max_steps=5)
+    assert not episode.solved and len(asked) == 2
+
+
+# ---- its choice of a push ------------------------------------------------------------------------
+
+def upright(monkeypatch, contacts, screened, helps=True, refine=1, agent=(296, 240), y=256,
+            reach=1.0):
+    """plan() for an upright T at (256, y), and contacts on its upper side at these x from there,
+    in a world where all that counts is how far the T goes to the right.
+
+    screened(x, n): px that it has gone after n steps of a push from a stand at x. A push from where
+    the agent is moves it, if it helps, by 1 px in the last step. The agent itself goes so far
+    (reach) of the way to each target. Returns the plan, and the pushes tried from the agent.
+    """
+    state = np.array([*agent, 256, y, 0.0])
+    tried = []
+
+    class Scratch:
+        def reset(self, options):
+            self.begin = options["state"]
+
+        def simulate(self, actions):
+            n = np.arange(1, len(actions) + 1)
+            moved = screened(self.begin[0] - 256, n) + 0.0 * n
+            if self.begin is state:
+                tried.append(actions)
+                moved = helps * (n == len(n))
+            agents = self.begin[:2] + reach * (actions - self.begin[:2])
+            return np.column_stack([agents, 256 + moved, y + 0.0 * n, 0.0 * n])
+
+    stands = np.array(contacts) - 1j * expert.STAND
+    monkeypatch.setattr(expert, "sample", lambda rng, count: (np.zeros(count, int), stands))
+    monkeypatch.setattr(expert, "pose_error", lambda pose: -pose[..., 0])
+    return *expert.plan(state, Scratch(), None, len(contacts), refine), tried
+
+
+@pytest.mark.parametrize("gain, chosen", [(4.9, 40), (5.1, -55)])
+def test_the_push_that_gains_most_per_step_is_chosen(gain, chosen, monkeypatch):
+    # one gains 1 px: 9 px back and 1 px to its stand, 18 px a step; 1 step of push and 2 of rest;
+    # the other is 95 px away and takes 10 steps of push: 5.00 times as long in all
+    actions, _, _ = upright(monkeypatch, [40, -55],
+                            lambda x, n: np.where(x > 0, 1, gain * (n >= 10)))
+    assert actions[-1, 0] == 256 + chosen
+
+
+@pytest.mark.parametrize("refine, helps, pushes", [(1, True, 1), (2, True, 2), (1, False, 3)])
+def test_as_many_pushes_are_refined_as_asked_or_all_where_none_helps(refine, helps, pushes,
+                                                                     monkeypatch):
+    actions, side, tried = upright(monkeypatch, [40, 0, -40], lambda x, n: 1, helps, refine)
+    assert len(tried) == 5 * pushes
+    assert side == (0 if helps else None) and (len(actions) > 3) == helps
+
+
+@pytest.mark.parametrize("n, reach, lengths", [
+    (4, 1.0, [35, 37.5, 40, 42.5, 45]), (1, 0.3, [1, 1, 3, 5.5, 8])])
+def test_five_lengths_of_a_push_are_tried_and_the_quickest_is_taken(n, reach, lengths,
+                                                                    monkeypatch):
+    actions, _, tried = upright(monkeypatch, [0], lambda x, steps: steps == n, reach=reach)
+    assert [push[-1, 1] - (256 - expert.STAND) for push in tried] == lengths
+    np.testing.assert_array_equal(actions, tried[0])  # all move the T as far
+
+
+def test_the_agent_goes_to_its_stand_pushes_slowly_and_rests(monkeypatch):
+    _, _, tried = upright(monkeypatch, [0], lambda x, n: n == 4)
+    for actions in tried:
+        at_stand, = np.flatnonzero((actions == [256, 256 - expert.STAND]).all(1))
+        steps = np.diff(actions[at_stand:], axis=0)
+        assert not steps[:, 0].any() and (steps[:-2, 1] > 0).all()
+        assert steps[:, 1].max() <= expert.STROKE and not steps[-expert.HOLD:].any()
+
+
+@pytest.mark.parametrize("room, side", [(12, 0), (11.9, None)])
+def test_a_stand_less_than_12_px_from_a_wall_is_not_used(room, side, monkeypatch):
+    y = room + expert.STAND
+    assert upright(monkeypatch, [0], lambda x, n: 1, agent=(400, room), y=y)[1] == side
+
+
 # ---- its pushes ----------------------------------------------------------------------------------
 
 def test_contacts_are_uniform_on_the_outline():
@@ -501,7 +670,7 @@ def test_contacts_are_uniform_on_the_outline():
         share = ((contacts[face == k] - OUTLINE[k]) / side).real
         expected = abs(side) / 480
         laws.assert_close((face == k).mean(), expected, np.sqrt(expected * (1 - expected) / 20_000))
-        assert 0 <= share.min() and share.max() <= 1
+        assert 0 <= share.min() < 0.005 and 0.995 < share.max() <= 1
         laws.assert_close(share.mean(), 1 / 2, 1 / np.sqrt(12 * share.size))
         laws.assert_close(share.var(), 1 / 12, 1 / np.sqrt(180 * share.size))
 
@@ -541,17 +710,30 @@ def test_from_outside_every_stand_can_be_reached():
         assert np.isfinite(lengths[room]).all()
 
 
+def test_where_a_wall_closes_the_ring_the_way_leads_round_the_other_side():
+    right, below = 90 + 75j, np.array([141j])  # a point beside the stem, a stand at its foot
+    for usable, passed in [([1, 1, 1, 1, 1, 1], {3}), ([1, 1, 1, 0, 1, 1], {1, 0, 5, 4})]:
+        points, _ = expert.routes(right, below, np.array(usable, bool))
+        assert set(points[0]) == passed
+
+
+def test_a_leg_within_17_5_px_of_the_t_is_closed():
+    a, b = OUTLINE[:2, None] + np.array([17.49, 17.51]) * expert.NORMAL[0]
+    np.testing.assert_array_equal(expert.leg(a, b), [np.inf, 120])
+
+
 def test_stepping_back_ends_20_px_from_the_t_without_touching_it():
     shares = np.linspace(0.02, 0.98, 25)[:, None]
     near = (OUTLINE + shares * expert.SIDE + 15 * expert.NORMAL).ravel()
     for point in near[distance(near) > 14]:
         way = expert.step_back(point)
         assert distance(way).min() > 14 - 1e-6 and distance(way[-1]) >= 20
+        assert (distance(way[:-1]) < 20).all()
         assert np.abs(np.abs(np.diff(way)) - 3).max() < 1e-6
 
 
 def test_a_walk_is_no_faster_than_allowed_slows_down_and_arrives():
-    way = np.array([0, 100, 100 + 50j])
+    way = np.array([0, 90, 90 + 60j])  # the fifth step ends in the corner
     targets = expert.walk(way, 18)
     steps = np.abs(np.diff(np.concatenate([way[:1], targets])))
     left = 150 - np.cumsum(steps) + steps  # before each step
@@ -560,18 +742,30 @@ def test_a_walk_is_no_faster_than_allowed_slows_down_and_arrives():
     assert len(expert.walk(way[:1].repeat(2), 18)) == 0
 
 
+@pytest.mark.parametrize("away", [0, 0.5, 3 - 4j, -90j])
+def test_an_escape_leads_18_px_away_from_the_centre_of_gravity(away):
+    pose = np.array([250.0, 260.0, 1.0])
+    agent = to_world(45j, pose) + away
+    actions = expert.escape(agent, pose)
+    expected = agent + (18 * away / abs(away) if away else 0)
+    assert actions.shape == (3, 2)
+    np.testing.assert_allclose(actions, [[expected.real, expected.imag]] * 3, atol=1 / 128)
+
+
+@pytest.mark.parametrize("margin", [0, 12])
+def test_inside_is_the_world_with_its_edge_but_for_a_margin(margin):
+    low, high = margin, 512 - margin
+    points = np.array([low + low * 1j, high + high * 1j, low - 0.1 + 99j, 99 + (high + 0.1) * 1j])
+    assert expert.inside(points, margin).tolist() == [True, True, False, False]
+    assert margin or expert.inside(points).tolist() == [True, True, False, False]
+
+
+def test_actions_stay_in_the_world():
+    actions = expert.as_actions(np.array([-5 + 0.5j, 600 + 512.1j, 0.01 + 99.99j]))
+    np.testing.assert_array_equal(actions, [[0, 0.5], [512, 512], [1 / 64, 100 - 1 / 64]])
+
+
 # ---- the file that keeps what is done ------------------------------------------------------------
-
-def test_a_part_file_of_other_episodes_is_refused(called, tmp_path):
-    """Of other seeds, starts or options."""
-    asked = {"seeds": range(4), "starts": np.diag([100.0] * 5)[:4], "max_steps": 9,
-             "part": tmp_path / "part"}
-    with pytest.raises(KeyboardInterrupt):
-        collect.make(executor=Here(allowed=2), **asked)
-    for other in ({"seeds": range(1, 5)}, {"starts": asked["starts"][::-1]}, {"max_steps": 10}):
-        with pytest.raises(ValueError, match="part was begun with another recipe"):
-            collect.make(executor=Here(), **asked | other)
-
 
 def test_the_part_file_stays_until_the_whole_is_written(called, monkeypatch):
     def refuse(file, **arrays):

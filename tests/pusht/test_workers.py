@@ -49,6 +49,7 @@ def alive(pid):
 def test_results_come_in_the_order_of_the_tasks():
     with Workers(2) as executor:
         assert list(executor.map(pow, range(40), [2] * 40)) == [n * n for n in range(40)]
+        assert executor.submit(int, "11", base=2).result() == 3
         large = bytes(3_000_000)  # more than a pipe holds, both ways
         assert executor.submit(bytes.__add__, large, b"1").result() == large + b"1"
 
@@ -58,6 +59,14 @@ def test_leaving_the_block_waits_for_what_was_submitted():
         futures = [executor.submit(report_and_wait, [], 0.05) for _ in range(5)]
     assert [future.result(timeout=0) for future in futures] == ["done"] * 5
     assert not any(worker.process.is_alive() for worker in executor.workers)
+
+
+def test_a_task_that_is_taken_back_is_not_run_and_the_next_is():
+    with Workers(1) as executor:
+        executor.submit(report_and_wait, [], 0.05)
+        taken_back = executor.submit(fail, "never run")
+        assert taken_back.cancel()
+        assert executor.submit(int, "7").result(timeout=5) == 7
 
 
 def test_an_error_is_raised_here_with_the_place_where_it_happened():
@@ -105,6 +114,32 @@ def test_where_a_worker_dies_nothing_is_waited_for(number):
     assert not any(worker.process.is_alive() for worker in executor.workers)
 
 
+def test_a_task_that_ends_its_worker_is_answered_with_the_exit_status():
+    with Workers(1) as executor:
+        future = executor.submit(sys.exit, 3)
+        with pytest.raises(concurrent.futures.BrokenExecutor, match=r"died \(exit status 3\)"):
+            future.result(timeout=5)
+
+
+@pytest.mark.parametrize("exitcode, words", [
+    (-9, "signal 9, perhaps because memory ran out"), (-15, "signal 15"), (0, "exit status 0"),
+    (9, "exit status 9"), (None, "exit status None")])
+def test_the_end_of_a_process_in_words(exitcode, words):
+    assert workers.cause(exitcode) == words
+
+
+@pytest.mark.parametrize("end", [EOFError, BrokenPipeError, ConnectionResetError, stopping.Stopped])
+def test_a_worker_says_nothing_where_the_program_has_ended(end, monkeypatch):
+    class Connection:
+        def recv(self):
+            raise end
+
+    monkeypatch.setattr(workers, "_to_program", None)
+    monkeypatch.setattr(workers, "_end_with_the_program", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda number, action: None)
+    workers._work(Connection())
+
+
 def test_after_a_signal_to_the_program_nothing_is_waited_for(monkeypatch):
     with Workers(2) as executor:
         futures = [executor.submit(report_and_wait, "a", 60) for _ in range(50)]
@@ -135,6 +170,11 @@ def test_workers_leave_ctrl_c_and_a_closed_terminal_to_the_program():
         for number in (signal.SIGINT, signal.SIGHUP):
             os.kill(executor.workers[0].process.pid, number)
         assert future.result() == "done"
+
+
+def test_a_program_that_does_not_leave_the_block_ends_all_the_same():
+    program = "from minidiff.pusht.workers import Workers; executor = Workers(1)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=5, check=True)
 
 
 @pytest.mark.parametrize("busy", [True, False])
