@@ -156,7 +156,7 @@ def resting(path, policy):
                           (state, "the demonstrator", forks.demonstrated(state, 16, rng)[:, :8])]
                 covered = f"{episode.final_coverage:.1%} covered"
                 rows.append((f"seed {episode.seed}", panels, covered))
-    drawing.film_strip(path, rows, size=240, around=180)
+    drawing.film_strip(path, rows, size=200, around=200)
 
 
 def steering(path, policy):

@@ -261,7 +261,7 @@ LINES = {  # of the picture: the rungs at the factors of the noise
     "diffusion, redrawn at each decision": "DDIM, 4 steps{}",
     "diffusion, kept for an episode": "DDIM, 4 steps{}, kept",
     "Gaussian, redrawn at each decision": "Gaussian{}",
-    "Gaussian, kept": "Gaussian{}, kept"}
+    "Gaussian, kept for an episode": "Gaussian{}, kept"}
 WITHOUT = {"DDIM, 4 steps{}": "DDIM, 4 steps, x 0", "Gaussian{}": "regression"}
 
 
@@ -275,7 +275,8 @@ def draw(path, results):
                   for name in names]
         lines.append((label, [0, 0.25, 0.5, 1], 100 * np.array(solved)))
     charts.curves(path, lines, "What a draw is worth", "factor on the noise", "success, %",
-                  log_y=False, note="Three training seeds; at 0 there is one plan for a state.")
+                  log_y=False, note="At 1 the noise is as learned; at 0 there is one plan for each "
+                                    "observation. Gaussian: one around the plan of regression.")
 
 
 def main(arguments):
