@@ -125,6 +125,12 @@ def test_the_energy_distance_of_equal_laws_has_the_mean_0():
     assert np.mean(found) == pytest.approx(0, abs=1e-12) and np.max(found) > 0.01
 
 
+def test_the_mean_of_opposite_steps_leads_nowhere():
+    plans = np.zeros((2, 8, 2))
+    plans[:, 3] = [13, 4], [7, 4]
+    assert fidelity.steps(plans, np.array([10.0, 0, 0, 0, 0])) == (5, 4)
+
+
 def test_useless_features_come_behind_and_differ_within_pixels(arrays):
     obs = np.tile(arrays["state"][:1, None], (2, 1, 1)).astype(float)
     obs[1, 0, 0] += 3

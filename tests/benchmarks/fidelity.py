@@ -9,8 +9,11 @@ energy distance between its plans and the demonstrator's,
 
     2 E|X - Y| - E|X - X'| - E|Y - Y'|        (Szekely & Rizzo 2013), 0 for equal distributions
 
-with |.| the root mean square over the actions of a plan, in px; and the spread E|X - X'|.
+with |.| the root mean square over the actions of a plan, in px; and the spread E|X - X'|. Then, at
+these states and at 24 at which the regression rests: how far from the agent the fourth action of a
+plan is, the last that is carried out, and how far the mean of these actions is.
 """
+import itertools
 import sys
 from pathlib import Path
 
@@ -19,10 +22,10 @@ from minidiff import demos, stopping  # noqa: E402
 from minidiff.beyond import formats  # noqa: E402
 from minidiff.progress import Progress  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
-from minidiff.pusht.study import forks  # noqa: E402
+from minidiff.pusht.study import forks, rests  # noqa: E402
 
 import numpy as np  # noqa: E402
-from benchmarks.ladder import RUNGS, network, pusht  # noqa: E402
+from benchmarks.ladder import FIRST, RUNGS, network, pusht  # noqa: E402
 
 STATES, DRAWS = 24, 64
 POLICIES = ("regression", "MIP", "Gaussian", "mixture", "DDIM, 1 step", "DDIM, 2 steps",
@@ -43,6 +46,39 @@ def energy_distance(a, b):
     return 2 * distances(a, b).mean() - spread(a) - spread(b)
 
 
+def steps(plans, state):
+    """Of plans (n, H, 2): the mean distance of the fourth actions from the agent, and that of their
+    mean."""
+    fourth = plans[:, 3] - state[:2]
+    return np.hypot(*fourth.T).mean(), np.hypot(*fourth.mean(0))
+
+
+def planner_of(name, seed, folder):
+    rung = RUNGS[name]
+    trainer, planner = network(pusht(None), rung.objective, seed, folder)
+    planner.sampler = rung.sampler(trainer, planner)
+    planner.temperature = rung.temperature
+    return planner
+
+
+def planned(name, seed, folder, states):
+    """The plans of a policy at each of the states: a list of arrays (DRAWS, H, 2)."""
+    planner, rng = planner_of(name, seed, folder), np.random.default_rng(0)
+    return [planner.plan(np.tile(state, (DRAWS, 1, 1)), rng) for state in states]
+
+
+def demonstrated(states):
+    """What the demonstrator plans at each of the states, likewise, twice."""
+    progress = Progress("states of the demonstrator", len(states))
+    shown, again = [], []
+    for k, state in enumerate(states):
+        rng = np.random.default_rng(k)
+        shown.append(forks.demonstrated(state, DRAWS, rng)[:, :8])
+        again.append(forks.demonstrated(state, DRAWS, rng)[:, :8])
+        progress.show(len(shown))
+    return shown, again
+
+
 def main(arguments):
     parser = stopping.Parser(prog="python tests/benchmarks/fidelity.py", description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -51,25 +87,24 @@ def main(arguments):
     args = parser.parse_args(arguments)
     data = formats.load(args.held_out, PUSHT)
     obs, _ = demos.windows(data, 1, 1)
-    states = obs[np.random.default_rng(0).permutation(len(obs))[:STATES], -1].astype(float)
-    progress = Progress("states of the demonstrator", len(states))
-    shown, again = [], []
-    for k, state in enumerate(states):
-        rng = np.random.default_rng(k)
-        shown.append(forks.demonstrated(state, DRAWS, rng)[:, :8])
-        again.append(forks.demonstrated(state, DRAWS, rng)[:, :8])
-        progress.show(len(shown))
+    ordinary = obs[np.random.default_rng(0).permutation(len(obs))[:STATES], -1].astype(float)
+    shown, again = demonstrated(ordinary)
     print("| plans of | energy distance, px | spread, px |\n|---|---|---|")
     report("the demonstrator again", [again], shown)
     for name in POLICIES:
-        drawn = []
-        for seed in args.seeds:
-            trainer, planner = network(pusht(None), RUNGS[name].objective, seed, args.folder)
-            planner.sampler = RUNGS[name].sampler(trainer, planner)
-            planner.temperature = RUNGS[name].temperature
-            rng = np.random.default_rng(0)
-            drawn.append([planner.plan(np.tile(state, (DRAWS, 1, 1)), rng) for state in states])
-        report(name, drawn, shown)
+        report(name, [planned(name, seed, args.folder, ordinary) for seed in args.seeds], shown)
+
+    found = rests.resting(planner_of("regression", 0, args.folder), range(FIRST, FIRST + 2000))
+    resting = [states[-1] for _, states in itertools.islice(found, STATES)]
+    print("\n| fourth action of a plan, px from the agent | each | their mean |\n|---|---|---|")
+    for kind, states, plans in (("resting", resting, demonstrated(resting)[0]),
+                                ("ordinary", ordinary, shown)):
+        everyone = {"the demonstrator": plans}
+        for name in ("DDIM, 4 steps", "regression"):
+            everyone[name] = planned(name, 0, args.folder, states)
+        for name, plans in everyone.items():
+            each, mean = np.mean([steps(*pair) for pair in zip(plans, states)], 0)
+            print(f"| {kind} states: {name} | {each:.1f} | {mean:.1f} |")
 
 
 def report(name, drawn, shown):

@@ -18,6 +18,7 @@
 import argparse
 import dataclasses
 import functools
+import itertools
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from minidiff.beyond import baselines, guidance  # noqa: E402
 from minidiff.diffusion import SCHEDULES, ancestral_sampling, l_simple, q_sample  # noqa: E402
 from minidiff.policy import from_trainer  # noqa: E402
 from minidiff.progress import Progress  # noqa: E402
-from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY, rollout  # noqa: E402
+from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.pusht.study import forks, rests  # noqa: E402
 from minidiff.pusht.view import charts, drawing, films  # noqa: E402
@@ -38,7 +39,7 @@ import numpy as np  # noqa: E402
 
 FOLDER = ROOT / "minidiff" / "pusht" / "pictures"
 REGRESSION = Config(objective="mse")
-FIRST = 300000  # seed of the first episode
+SEEDS = range(300000, 301000)
 STATE = forks.symmetric_states(1, np.random.default_rng(35))[0]
 
 
@@ -89,11 +90,11 @@ def to_end_at(policy, state, point):
 # ---- the pictures --------------------------------------------------------------------------------
 
 def moving(path, policy):
-    films.animation(path, policy, range(300000, 300003))
+    films.animation(path, policy, SEEDS[:3])
 
 
 def strips(path, policy):
-    films.film(path, policy, range(300000, 300004))
+    films.film(path, policy, SEEDS[:4])
 
 
 def forward(path, policy):
@@ -145,17 +146,12 @@ def resting(path, policy):
     regression = trained_regression()
     rng = np.random.default_rng(0)
     rows = []
-    for first in range(FIRST, FIRST + 500, rollout.CHUNK):
-        seeds = range(first, first + rollout.CHUNK)
-        episodes, paths = rollout.rollout(regression, seeds, record=True)
-        for episode, states in zip(episodes, paths):
-            if len(rows) < 3 and not episode.success and rests.rests(states):
-                state = states[-1]
-                panels = [(state, "regression", plans(regression, state, 1, rng)),
-                          (state, "diffusion", plans(policy, state, 16, rng)),
-                          (state, "the demonstrator", forks.demonstrated(state, 16, rng)[:, :8])]
-                covered = f"{episode.final_coverage:.1%} covered"
-                rows.append((f"seed {episode.seed}", panels, covered))
+    for episode, states in itertools.islice(rests.resting(regression, SEEDS), 3):
+        state = states[-1]
+        panels = [(state, "regression", plans(regression, state, 1, rng)),
+                  (state, "diffusion", plans(policy, state, 16, rng)),
+                  (state, "the demonstrator", forks.demonstrated(state, 16, rng)[:, :8])]
+        rows.append((f"seed {episode.seed}", panels, f"{episode.final_coverage:.1%} covered"))
     drawing.film_strip(path, rows, size=200, around=200)
 
 

@@ -242,10 +242,10 @@ def test_one_command_makes_every_picture_of_the_readme_again(tmp_path, monkeypat
     for owner, name in ((gallery, "REGRESSION"), (gallery.wall, "CONFIG")):
         short = dataclasses.replace(getattr(owner, name), steps=20)
         monkeypatch.setattr(owner, name, short)
-    for owner, name in ((gallery.films, "animation"), (gallery.rollout, "rollout")):
+    for owner, name in ((gallery.films, "animation"), (gallery.rests, "rollout")):
         brief = partial(getattr(owner, name), make_env=partial(PushTEnv, max_steps=5))
         monkeypatch.setattr(owner, name, brief)
-    monkeypatch.setattr(gallery.rests, "rests", lambda states: True)
+    monkeypatch.setattr(gallery.rests, "rests", lambda *given: True)
     gallery.main(["--out", str(tmp_path)])
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = set(re.findall(r"pictures/(\w+\.png)", text))

@@ -1,5 +1,8 @@
 """An episode ends at rest where, for its last 48 steps, each decision leads to the same again."""
+from minidiff.pusht.study import rests as study
 from minidiff.pusht.study.rests import rests
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,3 +37,17 @@ def test_an_episode_ends_at_rest(states, expected):
 
 def test_a_decision_is_as_long_as_the_policy_says():
     assert rests(round_about(3), 3) and rests(round_about(6), 3) and not rests(round_about(4), 3)
+
+
+def test_the_resting_episodes_are_unsolved_and_in_order(monkeypatch):
+    """Seeds in chunks of two; odd ones rest, of which 3 is solved."""
+    def rollout(policy, seeds, record):
+        assert record and len(seeds) <= 2
+        episodes = [SimpleNamespace(seed=seed, success=seed == 3) for seed in seeds]
+        return episodes, [np.full((2, 5), seed) for seed in seeds]
+
+    monkeypatch.setattr(study, "CHUNK", 2)
+    monkeypatch.setattr(study, "rollout", rollout)
+    monkeypatch.setattr(study, "rests", lambda states, every: every == 7 and states[0, 0] % 2 == 1)
+    found = list(study.resting(SimpleNamespace(action_horizon=7), range(1, 8)))
+    assert [(episode.seed, states[0, 0]) for episode, states in found] == [(1, 1), (5, 5), (7, 7)]

@@ -6,6 +6,8 @@ a small closed path.
 """
 import numpy as np
 
+from ..rollout import CHUNK, rollout
+
 STEPS = 48  # of the end of an episode, 4.8 s
 AGENT, BLOCK = 2.0, 1.0  # px
 
@@ -26,3 +28,12 @@ def rests(states, action_horizon=4):
         if agent < AGENT and block < BLOCK:
             return True
     return False
+
+
+def resting(policy, seeds):
+    """The episodes that a policy does not solve and that end at rest: yields (Episode, states)."""
+    for first in range(0, len(seeds), CHUNK):
+        episodes, paths = rollout(policy, seeds[first:first + CHUNK], record=True)
+        for episode, states in zip(episodes, paths):
+            if not episode.success and rests(states, policy.action_horizon):
+                yield episode, states
