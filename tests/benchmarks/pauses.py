@@ -2,9 +2,8 @@
 
     python tests/benchmarks/pauses.py paused.npz
     python train.py --demos paused.npz --out runs/paused                                 diffusion
-    python train.py --demos paused.npz --out runs/paused-mse --objective mse --lr 1e-3
-    python train.py --demos paused.npz --out runs/paused-one --objective mse --lr 1e-3 \\
-                    --pred-horizon 1
+    python train.py --demos paused.npz --out runs/paused-mse --objective mse
+    python train.py --demos paused.npz --out runs/paused-one --objective mse --pred-horizon 1
     python eval.py runs/paused --sampler ddim --sampler-steps 4 --episodes 300 --seed 300000
     python eval.py runs/paused-mse --episodes 300 --seed 300000                    and the other
 
