@@ -130,6 +130,14 @@ def test_mip_improves_its_first_answer_with_or_without_noise(spread):
     np.testing.assert_allclose(last, expected, atol=1e-5)
 
 
+def test_mip_draws_nothing_unless_asked():
+    schedule, eps_theta = make()
+    cond = np.ones((2, COND), np.float32)
+    plans = [list(baselines.mip(schedule, eps_theta, x_T, cond, None))[-1]
+             for x_T in np.random.default_rng(0).standard_normal((2, 2, 8, 2), np.float32)]
+    np.testing.assert_array_equal(*plans)
+
+
 # ---- candidates of a regression, and no learning at all ------------------------------------------
 
 def test_spread_moves_a_whole_plan_by_one_offset():

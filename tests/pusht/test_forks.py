@@ -19,14 +19,16 @@ STATES = forks.symmetric_states(6, np.random.default_rng(0))
 
 
 def test_the_states_are_their_own_mirror_images():
-    reflected, _ = mirror(STATES, STATES[:, :2])
-    away = reflected - STATES
+    states = forks.symmetric_states(6, np.random.default_rng(0))
+    reflected, _ = mirror(states, states[:, :2])
+    away = reflected - states
     away[:, 4] %= 2 * np.pi
     np.testing.assert_allclose(away, 0, atol=1e-9)
 
 
 def test_the_states_spread_along_the_axis_with_the_agent_at_either_end():
-    agent, block, _ = np.split(forks.symmetric_states(500, np.random.default_rng(0)), [2, 4], 1)
+    agent, block, angle = np.split(forks.symmetric_states(500, np.random.default_rng(0)), [2, 4], 1)
+    assert np.allclose(angle, 5 * np.pi / 4)  # upside down
     off = (block - GOAL_POSE[:2])[:, 0]
     assert off.min() == pytest.approx(-60 / np.sqrt(2), abs=1)
     assert off.max() == pytest.approx(60 / np.sqrt(2), abs=1)
