@@ -31,8 +31,8 @@ def round_about(period, px=40.0):
     (moved(12, 0, 2.1), False), (moved(11, 0, 50), True),
     (round_about(4), True), (round_about(8), True), (round_about(16), False),
     (STILL + 0.1 * np.arange(60)[:, None], False)],
-    ids=["still", "48 steps", "47 steps", "agent a little", "agent", "agent back", "block a little",
-         "block", "block across", "apart", "apart later", "48 steps ago", "before", "one decision", "two decisions", "four", "drift"])
+    ids="still,48 steps,47 steps,agent a little,agent,agent back,block a little,block,block across,"
+        "apart,apart later,48 steps ago,before,one decision,two,four,drift".split(","))
 def test_an_episode_ends_at_rest(states, expected):
     assert rests(states) is expected
 
