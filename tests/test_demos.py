@@ -438,11 +438,12 @@ def test_large_coordinates_keep_their_digits():
         return np.zeros((len(obs), 1))
 
     task = unframed(2, nothing)._replace(frame=here)
-    _, x0, _ = training_set(made(state, state), task, 1, 3, clip=10)
+    _, x0, normaliser = training_set(made(state, state), task, 1, 3, clip=10)
     obs, actions = windows(Demos(state, state, 10 * np.arange(1, 5)), 1, 3)
     offsets = actions - obs[:, -1:]
     scale = np.sqrt((offsets ** 2).mean((0, 2)))[:, None]
-    scale[0] = 1  # of the first action, which is the observation: its offset is 0
+    scale[0] = scale.max()  # of the first action, which is the observation: its offset is 0
+    np.testing.assert_allclose(normaliser.scale, scale)
     np.testing.assert_allclose(x0, offsets / scale, atol=1e-6)
 
 

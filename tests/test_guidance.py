@@ -5,6 +5,7 @@ from minidiff.beyond.guidance import ClassifierFree, CostGuided, inpainting
 from minidiff.diffusion import ancestral_sampling, cosine_schedule, p_mean_variance
 from minidiff.nn import MLP, Denoiser
 
+import functools
 from types import SimpleNamespace
 
 import laws
@@ -204,7 +205,7 @@ class PairImpulses:
         return z
 
 
-def law_of_the_second(schedule, eps_theta, first, repeats):
+def law_of_the_second(schedule, eps_theta, first, repeats, **options):
     """Mean and variance of x_0's second number when its first is given, exactly.
 
     The outcome is affine in each number of x_T and of each noise.
@@ -216,20 +217,21 @@ def law_of_the_second(schedule, eps_theta, first, repeats):
     x_T[1:3, 0] = np.eye(2)
     given = np.array([first, 99.0])
     mask = np.array([True, False])
-    *_, x = inpainting(schedule, eps_theta, x_T, None, rng, given, mask, repeats)
+    *_, x = inpainting(schedule, eps_theta, x_T, None, rng, given, mask, repeats, **options)
     assert rng.calls == calls and (x[:, 0, 0] == first).all()
     x = x[:, 0, 1]
     return x[0], ((x[1:] - x[0]) ** 2).sum()
 
 
-@given(laws.schedules, numbers, numbers)
+@given(laws.schedules, numbers, numbers, st.sampled_from(["beta-tilde", "beta"]))
 @settings(max_examples=30)
-def test_what_is_given_stays_and_what_does_not_depend_on_it_is_free(schedule, m, first):
+def test_what_is_given_stays_and_what_does_not_depend_on_it_is_free(schedule, m, first, kind):
     """Two independent numbers, the second N(m, 0.25): its law is that of sampling it alone."""
     eps_theta = pair_denoiser(schedule, np.array([0.3, m]), np.diag([1.0, 0.25]))
-    mean, variance = law_of_the_second(schedule, eps_theta, first, repeats=1)
+    mean, variance = law_of_the_second(schedule, eps_theta, first, repeats=1, variance=kind)
     alone = gaussian_denoiser(schedule, m, 0.5)
-    means, variances = laws.chain_law(ancestral_sampling, schedule, alone, schedule.T - 1)
+    sampler = functools.partial(ancestral_sampling, variance=kind)
+    means, variances = laws.chain_law(sampler, schedule, alone, schedule.T - 1)
     assert mean == pytest.approx(means[-1], abs=1e-9)
     assert variance == pytest.approx(variances[-1], abs=1e-9)
 

@@ -187,7 +187,8 @@ def test_kicks_are_as_large_as_asked_and_go_every_way():
     assert np.abs(agent) == pytest.approx(50) and np.abs(block) == pytest.approx(30)
     assert np.abs(moves[:, 4]) == pytest.approx(np.radians(20))
     assert np.abs(moves[:, 5:]).max() < 1e-9
-    for ways in (agent / 50, block / 30, agent * block / 1500):
+    agent, block = agent / 50, block / 30
+    for ways in (agent, block, agent * block, agent * block.conj()):
         laws.assert_close(np.array([ways.mean().real, ways.mean().imag]), 0, 1 / np.sqrt(2 * 600))
     laws.assert_close(np.sign(moves[:, 4]).mean(), 0, 1 / np.sqrt(600))
 

@@ -119,6 +119,13 @@ def test_without_a_fork_there_is_no_share_of_forks():
     assert np.isnan(forks.measure(to_sides((1, 3)), STATES, shown)["both"])
 
 
+@pytest.mark.parametrize("px, expected", [(12, (0, 0, 1)), (8, (0, 1, 0)), (-12, (1, 0, 0))])
+def test_sides_are_those_of_the_axis_wherever_the_agent_is(px, expected):
+    state, = forks.symmetric_states(1, np.random.default_rng(0), off=15.0)
+    plans = np.tile(state[2:4] + px * forks.ACROSS, (2, forks.STEPS, 1))
+    assert forks.shares(plans, state) == expected
+
+
 def test_the_plans_that_are_counted_are_the_same_each_time():
     def move(state, rng):
         return state[:2] + rng.normal(0, 30, (10, forks.STEPS, 2))
