@@ -123,9 +123,12 @@ def test_the_density_of_a_mixture_is_its_loss(data, demos_file, tmp_path, capsys
     assert float(said[2]) - float(said[1]) == pytest.approx(bound.log_scale(trained), abs=2e-3)
 
 
-def test_the_density_around_a_regression_is_that_of_its_covariance(data, tmp_path):
-    """One matrix normal density after another, for the covariance of the even rows."""
-    trained, _ = policy.load(small_run(tmp_path, data, "mse", mse_loss), PUSHT, mse_loss)
+def test_the_density_around_a_regression_is_that_of_its_covariance(data, demos_file, tmp_path,
+                                                                   capsys):
+    """One normal density after another, for the covariance of the even rows."""
+    bound.main([str(small_run(tmp_path, data, "mse", mse_loss)), str(demos_file)])
+    assert re.search(r"^139 plans .*\n-log p\(plan\) = \S+ nats", capsys.readouterr().out)
+    trained, _ = policy.load(tmp_path, PUSHT, mse_loss)
     obs, actions = demos.windows(data, 1, 4)
     x0, cond = normalised(trained, obs, actions)
     left = (x0 - network_output(trained.eps_theta, (4, 2), cond)).reshape(-1, 8).astype(float)
