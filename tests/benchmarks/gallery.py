@@ -55,6 +55,7 @@ def trained(config, task, data, loss, sampler):
     return from_trainer(trainer, sampler)
 
 
+@functools.cache
 def trained_regression():
     """Behaviour cloning of the demonstrations that come with minidiff."""
     data = demos.load(EXPERT_DEMOS, PUSHT)
