@@ -13,10 +13,11 @@ AGENT, BLOCK = 2.0, 1.0  # px
 
 
 def rests(states, action_horizon=4):
-    """Whether an episode ends at rest: over its last STEPS steps agent and block are within AGENT
-    and BLOCK px of where they were one decision earlier, or two, and so back to the first of them.
+    """Whether an episode ends at rest: its last STEPS steps repeat the last decision, or the last
+    two, again and again, the agent within AGENT px and the block's position within BLOCK px.
 
-    states: (n+1, 5), as rollout.rollout records them. False where there are not so many steps.
+    states: (n+1, 5), as rollout.rollout records them. False where there are not so many steps. A
+    policy whose actions are noisier than AGENT px is never at rest, however little it achieves.
     """
     if len(states) <= STEPS:
         return False
