@@ -4,6 +4,7 @@ from minidiff.pusht.view.windows import PANEL, UNIT, VIEW
 
 import contextlib
 
+import numpy as np
 import pytest
 
 pygame = pytest.importorskip("pygame")
@@ -15,6 +16,38 @@ def is_color(pixels, color):
 
 def load(path):
     return pygame.surfarray.array3d(pygame.image.load(str(path))).swapaxes(0, 1)
+
+
+def laid_out(monkeypatch, module):
+    """Where a module will put its texts: text -> its boxes (left, top, right, bottom) in px.
+
+    The boxes of surfaces that are no texts are under None.
+    """
+    boxes, texts = {}, []
+    render, put = module.render_text, module.put
+
+    def renders(pg, text, *style):
+        texts.append((text, render(pg, text, *style)))
+        return texts[-1][1]
+
+    def puts(canvas, surface, x, y, across=0.0, down=0.0):
+        text = next((text for text, known in texts if known is surface), None)
+        width, height = surface.get_size()
+        corner = np.array([x - across * width, y - down * height])
+        boxes.setdefault(text, []).append((*corner, *corner + [width, height]))
+        put(canvas, surface, x, y, across, down)
+
+    monkeypatch.setattr(module, "render_text", renders)
+    monkeypatch.setattr(module, "put", puts)
+    return boxes
+
+
+def assert_apart_and_within(boxes, area):
+    """No two boxes (left, top, right, bottom) overlap, and all lie in an area (ditto)."""
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        assert area[0] <= left and area[1] <= top and right <= area[2] and bottom <= area[3]
+        for other in boxes[:i]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
 
 
 def is_blank(pixels):

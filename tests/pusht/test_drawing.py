@@ -7,13 +7,24 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from screen import assert_margins_are_blank, is_blank, is_color, key, load, pygame, unseen_window
+from screen import (
+    assert_apart_and_within,
+    assert_margins_are_blank,
+    is_blank,
+    is_color,
+    key,
+    laid_out,
+    load,
+    pygame,
+    unseen_window,
+)
 
 STATE = np.array([90.0, 420.0, 330.0, 130.0, 2.2])  # agent, block and goal apart from each other
 ROWS, COLUMNS = np.mgrid[:512, :512] + 0.5  # centre of each pixel: y, x
@@ -66,6 +77,17 @@ def test_the_goal_stays_visible_over_a_block_that_covers_it():
     assert not is_color(pixels, drawing.GOAL).any()
 
 
+def test_the_block_has_a_blue_edge_and_the_world_has_walls():
+    pixels = drawing.frame(STATE)
+    blue, block = is_color(pixels, drawing.BLUE), STATE[2:]
+    assert blue[in_T(block, 0.5) & ~in_T(block, -0.5)].mean() > 0.8
+    assert not blue[~in_T(block, 3) | in_T(block, -3)].any()
+    walls = is_color(pixels, drawing.GRID)
+    assert walls[4:6, 10:500].all() and walls[505:507, 10:500].all()
+    assert walls[10:500, 4:6].all() and walls[10:500, 505:507].all()
+    assert not walls[10:500, 10:500].any()
+
+
 @pytest.mark.parametrize("size", [64, 160, 512])
 def test_a_frame_has_the_size_asked_for_and_shows_the_same_world(size):
     pixels = drawing.frame(STATE, size=size)
@@ -93,6 +115,7 @@ def test_plans_fade_towards_a_dot_at_their_end_and_touch_nothing_else():
         points = plan[3], (plan[-1] + plan[-2]) / 2, plan[-1], plan[-1] + 2.5 * onwards
         at_start, before_end, at_end, at_rim = [darker[int(y), int(x)] for x, y in points]
         assert at_start > before_end > 100 and at_end > 100 and at_rim > 100
+        assert all(darker[int(y), int(x)] > 60 for x, y in (plan[4:] + plan[3:-1]) / 2)
     assert (darker[~near_points(plans.reshape(-1, 2), 25)] == 0).all()
     assert np.array_equal(plain, drawing.frame(STATE, plans=np.zeros((0, 12, 2))))
 
@@ -102,11 +125,38 @@ def test_target_and_trail_are_drawn_where_they_are():
     pixels = drawing.frame(STATE, target=[100.0, 100.0], trail=trail)
     for x, y in ((100, 100), (95, 95), (105, 105), (105, 95), (95, 105)):
         assert tuple(pixels[y, x]) == drawing.INK
+    for x, y in ((106, 103), (103, 106), (93, 96), (96, 93)):  # beside the arms of the cross
+        assert tuple(pixels[y, x]) == drawing.PAPER
     assert is_color(pixels, drawing.ORANGE)[470, 45:195].all()
     plain = drawing.frame(STATE)
     far = ~near_points(np.vstack([trail, [[100, 100]]]), 20)
     assert np.array_equal(pixels[far], plain[far])
     assert np.array_equal(plain, drawing.frame(STATE, trail=np.zeros((0, 2))))
+
+
+@pytest.mark.parametrize("points, width", [
+    ([[30, 30], [30, 30], [90, 60], [50, 90]], 12), ([[60, 60]], 30), ([[60, 60]], 0.1)])
+def test_a_stroke_covers_what_is_within_half_its_width_of_its_line(points, width):
+    canvas, points = drawing.blank(pygame, 120, 120, drawing.PAPER), np.array(points, float)
+    drawing.stroke(pygame, canvas, points, drawing.INK, width)
+    inked = is_color(pygame.surfarray.array3d(canvas).swapaxes(0, 1), drawing.INK)
+    between = [a + share * (b - a) for a, b in zip(points, points[1:])
+               for share in np.linspace(0, 1, 70)]
+    line = np.array([*points, *between])
+    rows, columns = np.mgrid[:120, :120]
+    apart = np.hypot(*(np.stack([columns, rows], -1)[..., None, :] - line).T).min(0).T
+    assert inked.any() and inked[apart <= width / 2 - 1.5].all()
+    assert not inked[apart > max(1, width / 2) + 1.5].any()
+
+
+def test_a_surface_is_put_with_the_point_at_its_share_of_it():
+    canvas, sheet = (drawing.blank(pygame, *size, color) for size, color in (
+        ((60, 50), drawing.PAPER), ((20, 10), drawing.INK)))
+    for options, (left, top) in (({}, (30, 20)), ({"across": 0.5, "down": 1}, (20, 10))):
+        canvas.fill(drawing.PAPER)
+        drawing.put(canvas, sheet, 30, 20, **options)
+        inked = is_color(pygame.surfarray.array3d(canvas), drawing.INK)
+        assert inked[left:left + 20, top:top + 10].all() and inked.sum() == 200
 
 
 @pytest.mark.parametrize("arguments, said", [
@@ -127,6 +177,7 @@ def test_plans_far_outside_the_world_are_cut_off():
     pixels = drawing.frame(STATE, target=[1e30, -1e30], plans=[[[x, y], [1e12, y]]])
     darker = (drawing.frame(STATE).astype(int) - pixels).sum(-1)
     assert (darker[int(y), int(x) + 1:] > 100).all()
+    assert not is_color(drawing.frame([-300, 100, *STATE[2:]]), drawing.VERMILLION).any()
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -152,6 +203,12 @@ def test_a_save_that_fails_keeps_the_old_file_and_no_partial_one(tmp_path, monke
             drawing.save_png(tmp_path / "a.png", new)
     assert os.listdir(tmp_path) == ["a.png"]
     assert np.array_equal(load(tmp_path / "a.png"), old)
+
+
+def test_without_pillow_an_animation_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(RuntimeError, match=r"pip install 'minidiff\[film\]'"):
+        drawing.save_animation(tmp_path / "a.gif", [np.zeros((4, 4, 3), np.uint8)])
 
 
 def test_save_png_refuses_other_arrays_and_makes_missing_folders(tmp_path):
@@ -225,6 +282,64 @@ def test_a_film_strip_shows_each_frame_whole_with_its_caption_below(tmp_path, si
         assert is_color(picture[:90], color).any()
 
 
+@pytest.mark.parametrize("size, word", [
+    (60, "step"), (60, "a caption that is wider, step"), (None, "step")])
+def test_what_a_film_strip_says_stands_at_its_frames(tmp_path, monkeypatch, size, word):
+    boxes = laid_out(monkeypatch, drawing)
+    rows = [("seed 1", [(STATE, f"{word} {k}") for k in range(3)], "a footer\nof two lines"),
+            ("seed 2", [(STATE, f"{word} 3")], "")]
+    drawing.film_strip(tmp_path / "strip.png", rows, **{"size": size} if size else {})
+    picture = load(tmp_path / "strip.png")
+    height, width, _ = picture.shape
+    assert_margins_are_blank(picture, 40)
+    assert not is_blank(picture[:, -60:]) and not is_blank(picture[-70:])
+    frames, side = boxes.pop(None), 2 * (size or 160)
+    named = {text: boxes.pop(text) for text in ("goal", "block", "agent")}  # on the legend
+    assert all(len(places) == 1 for places in [*named.values(), *boxes.values()])
+    at = {text: box for text, (box,) in boxes.items()}
+    assert_apart_and_within([*frames, *at.values()], (40, 100, width - 40, height - 40))
+    lefts, tops = np.array(frames)[:, :2].T
+    assert len(frames) == 4 and lefts[0] == lefts[3] and tops[0] == tops[1] == tops[2]
+    assert lefts[1] - lefts[0] == lefts[2] - lefts[1]
+    for k, (left, top, right, bottom) in enumerate(frames):
+        assert (right - left, bottom - top) == (side, side)
+        caption = at[f"{word} {k}"]
+        assert caption[0] + caption[2] == pytest.approx(left + right, abs=2)
+        assert 4 <= caption[1] - bottom < 16
+    for lines, frame in ((("seed 1", "a footer", "of two lines"), 0), (("seed 2",), 3)):
+        heads = [at[line] for line in lines]
+        assert heads == sorted(heads, key=lambda box: box[1]) and heads[0][0] == 48
+        middle = (heads[0][1] + heads[-1][3]) / 2
+        assert middle == pytest.approx(tops[frame] + side / 2, abs=10)
+    assert max(at[text][2] for text in ("seed 1", "of two lines")) < min(
+        lefts[0], at[f"{word} 0"][0]) - 20
+    start = min(lefts[0], at[f"{word} 0"][0])
+    assert np.nonzero(is_color(picture[:100], drawing.GOAL))[1].min() == pytest.approx(start, abs=5)
+
+
+def test_the_legend_names_colours_with_a_sample_left_of_each_name(monkeypatch):
+    boxes = laid_out(monkeypatch, drawing)
+    surface = drawing.legend(pygame, plans=True)
+    pixels = pygame.surfarray.array3d(surface).swapaxes(0, 1)
+    at = [box for text in ("goal", "block", "agent", "plans") for box in boxes[text]]
+    assert len(at) == 4 == len(boxes)
+    assert_apart_and_within(at, (0, 0, *surface.get_size()))
+    assert at == sorted(at) and surface.get_width() - at[-1][2] < 20
+    for box, fill, edge, side, height in zip(
+            at, (drawing.GOAL, drawing.BLOCK, drawing.VERMILLION, drawing.INK),
+            (drawing.GREEN, drawing.BLUE, drawing.VERMILLION, drawing.INK), (24, 24, 28, 28),
+            (24, 24, 28, 4)):
+        assert (box[1] + box[3]) / 2 == pytest.approx(24, abs=1)
+        left = int(box[0]) - 40
+        sample = pixels[:, left:left + 36]
+        rows, columns = np.nonzero(is_color(sample, fill))
+        assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == pytest.approx((side, height), abs=2)
+        assert rows.mean() + 0.5 == pytest.approx(24, abs=1)
+        assert is_color(sample[24], edge)[[0, 27]].all() and is_blank(sample[:, 29:])
+        assert is_blank(sample[13, 3]) == (fill in (drawing.VERMILLION, drawing.INK)), "its corner"
+        assert is_blank(sample[:9])
+
+
 def test_each_frame_has_its_plans_and_the_legend_names_them_if_any(tmp_path):
     plan, ink = np.linspace(STATE[:2], (300, 300), 8)[None], []
     for plans in ([[], []], [[plan], [plan + 30]]):
@@ -244,8 +359,10 @@ def test_a_close_up_is_a_part_of_the_frame_around_agent_and_block(agent, corner)
     """Of 200 px; their middle, (210, 275) at first, is its own unless a wall is nearer."""
     state = np.array([*agent, 330.0, 130.0, 2.2])
     x, y = corner
-    np.testing.assert_array_equal(drawing.close_up(state, size=200, around=200),
-                                  drawing.frame(state, size=512)[y:y + 200, x:x + 200])
+    assert np.array_equal(drawing.close_up(state), drawing.frame(state))
+    plans = np.array([[state[:2], state[2:4]]])
+    np.testing.assert_array_equal(drawing.close_up(state, plans, size=200, around=200),
+                                  drawing.frame(state, plans=plans)[y:y + 200, x:x + 200])
 
 
 def test_after_a_signal_no_row_of_a_film_strip_is_drawn(tmp_path, monkeypatch):
@@ -306,13 +423,24 @@ def test_a_window_shows_frames_until_it_is_closed(window, close):
     window.close()
 
 
+def test_a_window_has_a_title_and_shows_ten_frames_a_second(window):
+    ticks = []
+    window.clock = SimpleNamespace(tick=ticks.append)
+    window.show(drawing.frame(STATE, size=96)[:, :64])
+    assert pygame.display.get_caption()[0] == "PushT" and ticks == [10]
+    assert pygame.display.get_surface().get_size() == (64, 96)
+
+
 def test_without_a_display_a_window_says_so_and_what_to_do_instead(monkeypatch):
     pygame.display.quit()
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    with monkeypatch.context() as patch:
-        patch.setattr(pygame.display, "get_driver", lambda: "offscreen")  # what SDL falls back to
-        with pytest.raises(RuntimeError, match="no display.*offscreen.*save_png"):
-            drawing.Window()
+    for driver in ("offscreen", "dummy"):  # what SDL falls back to
+        with monkeypatch.context() as patch:
+            patch.setattr(pygame.display, "init", lambda: None)
+            patch.setattr(pygame.display, "get_driver", lambda name=driver: name)
+            patch.delenv("SDL_VIDEODRIVER")
+            with pytest.raises(RuntimeError, match=f"no display.*{driver}.*save_png"):
+                drawing.Window()
     monkeypatch.setenv("SDL_VIDEODRIVER", "nonsense")
     with pytest.raises(RuntimeError, match="no display.*nonsense.*save_png"):
         drawing.Window()

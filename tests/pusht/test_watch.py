@@ -60,17 +60,6 @@ def test_denoise_yields_each_step_of_the_chain_and_then_the_plan(tiny_policy):
         assert np.array_equal(chain[-1], policy.plan(obs, np.random.default_rng(0)))
 
 
-def test_the_clock_catches_up_small_delays_and_counts_large_ones():
-    now = Time()
-    clock = windows.Clock(now)
-    for seconds, left, dropped in (
-            (0.1, 0.1, 0), (0.24, 0.06, 0), (0.3, 0.1, 0), (0.46, 0.1, 1), (0.56, 0.1, 1)):
-        now.seconds = seconds
-        clock.tick()
-        assert clock.left() == pytest.approx(left) and clock.dropped == dropped
-    assert clock.steps == 5
-
-
 def test_the_world_steps_ten_times_a_second_with_a_plan_every_two(game):
     wait(game, 0.095)
     assert game.steps == 0 and game.chain is None, "the first plan is complete before it is due"
