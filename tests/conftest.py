@@ -21,7 +21,15 @@ from hypothesis import Phase, settings
 settings.register_profile("minidiff", deadline=None, derandomize=True)
 settings.register_profile("hunt", settings.get_profile("minidiff"),
                           phases=[Phase.explicit, Phase.generate])
+settings.register_profile("quick", settings.get_profile("minidiff"), max_examples=40)
 settings.load_profile("minidiff")
+
+
+def pytest_configure(config):
+    """The quick selection draws fewer examples, too."""
+    if config.option.markexpr == "not slow" and not config.getoption("--hypothesis-profile"):
+        settings.load_profile("quick")
+
 
 ROOT = Path(minidiff.__file__).parents[1]
 

@@ -167,6 +167,7 @@ def test_importing_the_path_loads_nothing_below_it():
     assert loads(f"from minidiff import {names}") == []
 
 
+@pytest.mark.slow
 def test_features_and_a_training_set_need_numpy_alone():
     program = ("from minidiff import demos; from minidiff.pusht import EXPERT_DEMOS, features; "
                "data = demos.load(EXPERT_DEMOS, features.PUSHT); "

@@ -148,6 +148,7 @@ def test_the_loader_reads_the_file_unchanged(made, tmp_path):
     assert list(made["seed"]) == list(SEEDS)
 
 
+@pytest.mark.slow
 def test_replay_from_the_seed_reaches_the_recorded_states(made):
     env = PushTEnv()
     rounding = np.array([1 / 128] * 4 + [1 / 8192]) + 1e-6
@@ -169,6 +170,7 @@ def test_all_numbers_lie_on_a_grid_that_float32_and_compression_like(made):
         np.testing.assert_array_equal(grid, np.round(grid))
 
 
+@pytest.mark.slow
 def test_the_plan_is_recorded_and_not_the_noise(plain):
     quiet, noisy = plain[1], expert.demonstrate(SEEDS[1], noise=2.0)
     length = min(len(quiet.actions), len(noisy.actions))

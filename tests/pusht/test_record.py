@@ -259,6 +259,7 @@ windows.play(game, window)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_costs_the_episode_in_progress_and_no_other(tmp_path):
     environment = os.environ | {"SDL_VIDEODRIVER": "dummy", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", RECORD_UNTIL_KILLED], cwd=tmp_path, text=True,

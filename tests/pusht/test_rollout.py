@@ -309,6 +309,7 @@ def test_where_a_worker_dies_the_episodes_that_are_over_are_kept(happens, why, a
     assert caught.value.episodes == whole
 
 
+@pytest.mark.slow
 def test_after_a_signal_the_episodes_that_are_over_are_kept(small_chunks, monkeypatch):
     policy = Fatal(wait)
     started = time.monotonic()

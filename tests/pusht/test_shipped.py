@@ -62,6 +62,7 @@ def test_the_shipped_episodes_leave_the_seeds_for_scoring_alone(shipped):
     assert len(np.unique(shipped["seed"])) == len(shipped["episode_ends"])
 
 
+@pytest.mark.slow
 def test_the_shipped_policy_is_that_of_the_default_command():
     _, meta = checkpoint.load(SHIPPED_POLICY)
     config = Config()
