@@ -139,6 +139,13 @@ def test_the_density_around_a_regression_is_that_of_its_covariance(data, demos_f
     assert bound.gaussian_nats(trained, obs, actions) == pytest.approx(-log_p.mean() / 8)
 
 
+def test_a_covariance_from_too_few_plans_is_refused(data, tmp_path):
+    trained, _ = policy.load(small_run(tmp_path, data, "mse", mse_loss), PUSHT, mse_loss)
+    obs, actions = (rows[:16] for rows in demos.windows(data, 1, 4))
+    with pytest.raises(ValueError, match="of 8 numbers takes more than 16 plans, not 16"):
+        bound.gaussian_nats(trained, obs, actions)
+
+
 def test_a_policy_of_two_steps_has_no_density(data, demos_file, tmp_path):
     with pytest.raises(ValueError, match="trained by --objective mip; it has no p"):
         bound.main([str(small_run(tmp_path, data, "mip", mip_loss)), str(demos_file)])
@@ -148,5 +155,5 @@ def test_a_bound_that_is_not_finite_is_refused(run, demos_file, tmp_path):
     arrays, meta = policy.read(run)
     huge = arrays["ema"] * np.float32(9e8 / np.abs(arrays["ema"]).max())
     checkpoint.save(tmp_path / "p.npz", arrays | {"ema": huge}, meta)
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match="the bound is not finite"):
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="the density is not finite"):
         bound.main([str(tmp_path / "p.npz"), str(demos_file)])

@@ -38,6 +38,7 @@ def test_an_episode_ends_at_rest(states, expected):
 
 def test_a_decision_is_as_long_as_the_policy_says():
     assert rests(round_about(3), 3) and rests(round_about(6), 3) and not rests(round_about(4), 3)
+    assert rests(STILL, 24) and not rests(STILL, 25)
 
 
 def test_the_resting_episodes_are_unsolved_and_in_order(monkeypatch):

@@ -68,14 +68,17 @@ def mixture_nats(policy, obs, actions):
 
 def gaussian_nats(policy, obs, actions):
     """The same for p = N(regression, C): C is that of what is left of every second plan, and the
-    mean is over the others."""
+    mean is over the others. ValueError where these are too few."""
     x0, cond = in_network_units(policy, obs, actions)
     left = x0 - baselines.network_output(policy.eps_theta, x0.shape[1:], cond)
     left = left.reshape(len(left), -1).astype(np.float64)  # (B, n)
     fitted, others = left[::2], left[1::2]
+    n = left.shape[1]
+    if len(fitted) <= n:
+        raise ValueError(f"a covariance of {n} numbers takes more than {2 * n} plans, "
+                         f"not {len(left)}")
     C = fitted.T @ fitted / len(fitted)
     squares = (others * np.linalg.solve(C, others.T).T).sum(1)  # Mahalanobis distances
-    n = left.shape[1]
     return (squares.mean() + np.linalg.slogdet(C)[1]) / (2 * n) + np.log(2 * np.pi) / 2
 
 
@@ -104,7 +107,7 @@ def main(arguments):
         lines = nats, f"-log p(plan) = {in_both_units(policy, nats)}"
     total, *said = lines
     if not np.isfinite(total):
-        raise ValueError(f"{args.run}: the bound is not finite: the weights are too large")
+        raise ValueError(f"{args.run}: the density is not finite: the weights are too large")
     print(f"{len(many)} plans of {args.demos}", *said, sep="\n")
 
 

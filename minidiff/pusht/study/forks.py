@@ -70,7 +70,7 @@ def motions(policy, state, count, rng):
 
 def demonstrated(state, count, rng):
     """The demonstrator's motions from a state: (count, STEPS, 2). Of a state that is its own mirror
-    image half of them are found, and the others are their mirror images."""
+    image half of them are found, and the others are their mirror images (count is even)."""
     scratch = PushTEnv(state_order="exact")
     is_symmetric = abs((state[:2] - state[2:4]) @ ACROSS) < 1e-6
     shown = []

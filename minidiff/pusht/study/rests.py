@@ -16,12 +16,15 @@ def rests(states, action_horizon=4):
     """Whether an episode ends at rest: its last STEPS steps repeat the last decision, or the last
     two, again and again, the agent within AGENT px and the block's position within BLOCK px.
 
-    states: (n+1, 5), as rollout.rollout records them. False where there are not so many steps. A
-    policy whose actions are noisier than AGENT px is never at rest, however little it achieves.
+    states: (n+1, 5), as rollout.rollout records them. False where there are not so many steps, or
+    decisions are longer than half of them. A policy whose actions are noisier than AGENT px
+    is never at rest, however little it achieves.
     """
     if len(states) <= STEPS:
         return False
     for period in (action_horizon, 2 * action_horizon):
+        if 2 * period > STEPS:  # nothing could repeat
+            break
         rounds = states[len(states) - STEPS // period * period:].reshape(-1, period, 5)
         away = rounds - rounds[-1]
         agent = np.hypot(away[..., 0], away[..., 1]).max()
