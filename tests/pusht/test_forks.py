@@ -48,8 +48,8 @@ def test_off_the_axis_only_the_agent_moves_and_to_the_right():
 def test_on_the_axis_the_demonstrator_goes_both_ways_equally():
     shown = forks.demonstrated(STATES[0], 16, np.random.default_rng(0))
     assert shown.shape == (16, forks.STEPS, 2)
-    off = ((shown - STATES[0, :2]) @ forks.ACROSS).mean(1)
-    np.testing.assert_allclose(off[:8], -off[8:], atol=1e-9)
+    _, reflected = mirror(STATES[:1], shown[:8])
+    np.testing.assert_allclose(shown[8:], reflected)
 
 
 def test_off_the_axis_no_motion_is_the_mirror_image_of_another():
@@ -119,7 +119,8 @@ def test_without_a_fork_there_is_no_share_of_forks():
     assert np.isnan(forks.measure(to_sides((1, 3)), STATES, shown)["both"])
 
 
-@pytest.mark.parametrize("px, expected", [(12, (0, 0, 1)), (8, (0, 1, 0)), (-12, (1, 0, 0))])
+@pytest.mark.parametrize("px, expected", [(10.5, (0, 0, 1)), (9.5, (0, 1, 0)), (-9.5, (0, 1, 0)),
+                                          (-10.5, (1, 0, 0))])
 def test_sides_are_those_of_the_axis_wherever_the_agent_is(px, expected):
     state, = forks.symmetric_states(1, np.random.default_rng(0), off=15.0)
     plans = np.tile(state[2:4] + px * forks.ACROSS, (2, forks.STEPS, 1))
@@ -138,7 +139,7 @@ def test_the_distance_is_that_to_the_nearest_demonstrated_motion():
     still = np.zeros((1, forks.STEPS, 2))
 
     def move(state, rng):
-        return np.repeat(state[:2] + still, 4, 0)
+        return state[:2] + np.concatenate([still, still + [1.5, 2], still - [3, 4]])
 
     shown = [state[:2] + np.concatenate([still + [30, 40], still + [3, 4]]) for state in STATES]
     assert forks.measure(move, STATES, shown)["distance"] == pytest.approx(5)
@@ -194,10 +195,12 @@ def test_the_command_measures_samples_against_draws_of_their_own(monkeypatch):
                         lambda state, count, rng: rngs.append(rng.random()) or count)
     monkeypatch.setattr(forks, "measure", lambda *given: measured.append(given) or {"forks": 1})
     monkeypatch.setattr(forks, "sentence", lambda *given: "")
-    forks.main([str(SHIPPED_POLICY), "--states", "3", "--plans", "7"])
-    assert len(set(rngs)) == 3
+    forks.main([str(SHIPPED_POLICY), "--states", "3", "--plans", "7", "--off", "2"])
+    assert rngs == [np.random.default_rng(k).random() for k in range(3)]
     (again, states, shown), (move, *same) = measured
     assert shown == [forks.SHOWN] * 3 and same == [states, shown]
+    expected = forks.symmetric_states(3, np.random.default_rng(0), 2.0)
+    np.testing.assert_array_equal(states, expected)
     assert again.keywords == move.keywords == {"count": 7}
     assert move.args[0].temperature == 1.0
 
