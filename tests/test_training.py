@@ -234,6 +234,17 @@ def test_the_loss_by_t_is_recorded_at_up_to_100_steps(steps, points, monkeypatch
     assert (changes > 0).all()  # each point has weights of its own
 
 
+def test_the_loss_by_t_is_that_of_one_sample_all_along():
+    """Where the weights hardly move, neither does it; another seed has another sample."""
+    curves = []
+    for seed in (1, 2):
+        trainer = make(steps=3, lr=1e-9, seed=seed)
+        finish(trainer)
+        curves.append(trainer.loss_by_t)
+        np.testing.assert_allclose(trainer.loss_by_t, trainer.loss_by_t[:1].repeat(3, 0), rtol=1e-4)
+    assert np.abs(curves[0] - curves[1]).max() > 1e-5
+
+
 def test_recording_the_loss_by_t_changes_no_weight(monkeypatch):
     trainer = make()
     finish(trainer)

@@ -20,6 +20,7 @@ def frame(obs):
     frame is not mirrored.
     """
     agent, block, angle = np.split(obs[:, -1], [2, 4], 1)
+    angle = angle.copy()  # contiguous: see geometry.keypoints
     x = np.hstack([np.cos(angle), np.sin(angle)])
     y = np.hstack([-np.sin(angle), np.cos(angle)])
     offset = ((agent - block) * x).sum(1, keepdims=True)  # (B, 1) px
