@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from benchmarks import claims, fidelity, ladder
+from benchmarks import at_forks, claims, fidelity, ladder
 from conftest import is_png
 
 
@@ -147,3 +147,13 @@ def test_the_claims_change_one_thing_each():
     lengths = [setting.defaults.pred_horizon for _, setting, *_ in claims.chunks(start)]
     rates = [setting.defaults.lr for _, setting, *_ in claims.seeds(start)]
     assert lengths == [4, 8, 16, 32, 64] and rates == [5e-3, 1e-2]
+
+
+@pytest.mark.slow
+def test_demonstrations_at_forks_start_near_the_axis_at_their_own_states(tmp_path, monkeypatch):
+    monkeypatch.setattr(at_forks, "EPISODES", 2)
+    at_forks.main(tmp_path / "forks.npz")
+    starts = np.load(tmp_path / "forks.npz")["start"]
+    off = (starts[:, :2] - starts[:, 2:4]) @ at_forks.forks.ACROSS
+    assert len(starts) == 2 and (0 < np.abs(off)).all() and (np.abs(off) <= 10).all()
+    assert np.ptp(off) > 0.1

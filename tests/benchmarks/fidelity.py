@@ -25,7 +25,7 @@ from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.pusht.study import forks, rests  # noqa: E402
 
 import numpy as np  # noqa: E402
-from benchmarks.ladder import FIRST, RUNGS, network, pusht  # noqa: E402
+from benchmarks.ladder import FIRST, planner_of, pusht  # noqa: E402
 
 STATES, DRAWS = 24, 64
 POLICIES = ("regression", "MIP", "Gaussian", "mixture", "DDIM, 1 step", "DDIM, 2 steps",
@@ -53,17 +53,10 @@ def steps(plans, state):
     return np.hypot(*fourth.T).mean(), np.hypot(*fourth.mean(0))
 
 
-def planner_of(name, seed, folder):
-    rung = RUNGS[name]
-    trainer, planner = network(pusht(None), rung.objective, seed, folder)
-    planner.sampler = rung.sampler(trainer, planner)
-    planner.temperature = rung.temperature
-    return planner
-
-
 def planned(name, seed, folder, states):
     """The plans of a policy at each of the states: a list of arrays (DRAWS, H, 2)."""
-    planner, rng = planner_of(name, seed, folder), np.random.default_rng(0)
+    planner = planner_of(pusht(None), name, seed, folder)
+    rng = np.random.default_rng(0)
     return [planner.plan(np.tile(state, (DRAWS, 1, 1)), rng) for state in states]
 
 
@@ -94,7 +87,8 @@ def main(arguments):
     for name in POLICIES:
         report(name, [planned(name, seed, args.folder, ordinary) for seed in args.seeds], shown)
 
-    found = rests.resting(planner_of("regression", 0, args.folder), range(FIRST, FIRST + 2000))
+    found = rests.resting(planner_of(pusht(None), "regression", 0, args.folder),
+                          range(FIRST, FIRST + 2000))
     resting = [states[-1] for _, states in itertools.islice(found, STATES)]
     print("\n| fourth action of a plan, px from the agent | each | their mean |\n|---|---|---|")
     for kind, states, plans in (("resting", resting, demonstrated(resting)[0]),

@@ -13,9 +13,10 @@ there is not done again.
 import dataclasses
 import functools
 import json
+import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from minidiff import beyond, demos, policy, stopping, wall  # noqa: E402
@@ -35,7 +36,6 @@ from minidiff.training import Config, Trainer  # noqa: E402
 import numpy as np  # noqa: E402
 
 FIRST = 300000  # seed of the first episode
-CHUNK = 50  # episodes at once
 BLUR = 0.05  # standard deviation of the noise on the features of the objective "blurred"
 
 
@@ -86,7 +86,7 @@ class Rung(NamedTuple):
     """objective: what the network is trained for, by name. sampler(trainer, planner) -> a sampler.
     obs_noise: px on all that is observed (PushT)."""
     objective: str
-    sampler: callable
+    sampler: Callable
     temperature: float = 1.0
     obs_noise: float = 0.0
 
@@ -183,7 +183,7 @@ class Setting(NamedTuple):
     task: demos.Task
     data: demos.Demos
     defaults: Config
-    play: callable
+    play: Callable
 
 
 def pusht(files):
@@ -198,9 +198,9 @@ def past_a_wall():
 
 def network(setting, objective, seed, folder):
     """The Trainer and the policy of an objective; trained if the folder does not have it yet."""
-    known = beyond.OBJECTIVES["mse" if objective == "blurred" else objective]
-    loss = blurred_loss if objective == "blurred" else known.loss
     name = "mse" if objective == "blurred" else objective
+    known = beyond.OBJECTIVES[name]
+    loss = blurred_loss if objective == "blurred" else known.loss
     changes = {"objective": name, "outputs": known.outputs, "seed": seed}
     config = dataclasses.replace(setting.defaults, **changes)
     trainer = Trainer(config, setting.task, setting.data, loss)
@@ -215,22 +215,29 @@ def network(setting, objective, seed, folder):
     return trainer, planner
 
 
+def planner_of(setting, name, seed, folder):
+    """The policy of a rung."""
+    rung = RUNGS[name]
+    trainer, planner = network(setting, rung.objective, seed, folder)
+    return dataclasses.replace(planner, sampler=rung.sampler(trainer, planner),
+                               temperature=rung.temperature)
+
+
 def climb(setting, names, training_seeds, count, folder):
     """All that is missing of {rung: {training seed: results of `play`}}, kept in results.json."""
     path = folder / "results.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    with Workers(2) as executor:
+    with Workers(os.cpu_count()) as executor:
         for seed in training_seeds:
             for name in sorted(names, key=lambda name: RUNGS[name].objective):
                 if len(results.get(name, {}).get(str(seed), ())) >= count:
                     continue
-                rung = RUNGS[name]
-                trainer, planner = network(setting, rung.objective, seed, folder)
-                planner.sampler = rung.sampler(trainer, planner)
-                planner.temperature = rung.temperature
-                chunks = np.split(np.arange(FIRST, FIRST + count), range(CHUNK, count, CHUNK))
-                futures = [executor.submit(setting.play, planner, chunk, rung.obs_noise)
-                           for chunk in chunks]
+                planner = planner_of(setting, name, seed, folder)
+                futures = []
+                for first in range(0, count, rollout.CHUNK):
+                    chunk = range(FIRST + first, FIRST + min(first + rollout.CHUNK, count))
+                    futures.append(executor.submit(setting.play, planner, chunk,
+                                                   RUNGS[name].obs_noise))
                 progress = Progress(f"{name}, seed {seed}", count)
                 played = []
                 for future in futures:

@@ -44,7 +44,7 @@ def test_a_decision_is_as_long_as_the_policy_says():
 def test_the_resting_episodes_are_unsolved_and_in_order(monkeypatch):
     """Seeds in chunks of two; odd ones rest, of which 3 is solved."""
     def rollout(policy, seeds, record):
-        assert record and len(seeds) <= 2
+        assert policy.action_horizon == 7 and record and len(seeds) <= 2
         episodes = [SimpleNamespace(seed=seed, success=seed == 3) for seed in seeds]
         return episodes, [np.full((2, 5), seed) for seed in seeds]
 

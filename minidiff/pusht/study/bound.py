@@ -101,18 +101,17 @@ def main(arguments):
     many = rng.permutation(len(obs))[:PLANS]
     obs, actions = obs[many], actions[many]
     if is_diffusion:
-        lines = of_diffusion(policy, obs, actions, rng)
+        figures, lines = of_diffusion(policy, obs, actions, rng)
     else:
-        nats = exact(policy, obs, actions)
-        lines = nats, f"-log p(plan) = {in_both_units(policy, nats)}"
-    total, *said = lines
-    if not np.isfinite(total):
+        figures = exact(policy, obs, actions)
+        lines = [f"-log p(plan) = {in_both_units(policy, figures)}"]
+    if not np.isfinite(figures).all():
         raise ValueError(f"{args.run}: the density is not finite: the weights are too large")
-    print(f"{len(many)} plans of {args.demos}", *said, sep="\n")
+    print(f"{len(many)} plans of {args.demos}", *lines, sep="\n")
 
 
 def of_diffusion(policy, obs, actions, rng):
-    """-> a number that is finite where all are, and the lines to print."""
+    """-> the figures, and the lines that say them."""
     terms = bound(policy, obs, actions, rng)
     stopping.safe_point()
     few = obs[:EXACTLY], actions[:EXACTLY]
@@ -120,11 +119,11 @@ def of_diffusion(policy, obs, actions, rng):
     stopping.safe_point()
     bound_there = bound(policy, *few, rng).sum()
     total = terms.sum()
-    return (total + exact + bound_there,
-            f"-log p(plan) <= {in_both_units(policy, total)}",
-            f"    L_0 {terms[0]:.3f}, L_1 .. L_T-1 {terms[1:-1].sum():.3f}, L_T {terms[-1]:.5f}",
-            f"exactly, along the probability-flow ODE: {in_both_units(policy, exact)}, "
-            f"on {len(few[0])} of them, where the bound is {bound_there:.3f}")
+    return [total, exact, bound_there], [
+        f"-log p(plan) <= {in_both_units(policy, total)}",
+        f"    L_0 {terms[0]:.3f}, L_1 .. L_T-1 {terms[1:-1].sum():.3f}, L_T {terms[-1]:.5f}",
+        f"exactly, along the probability-flow ODE: {in_both_units(policy, exact)}, "
+        f"on {len(few[0])} of them, where the bound is {bound_there:.3f}"]
 
 
 def in_both_units(policy, nats):
