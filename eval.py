@@ -1,4 +1,4 @@
-"""Score a trained policy in PushT, with 95 % confidence intervals.
+"""Score a trained policy in PushT or in another task, with 95 % confidence intervals.
 
     python eval.py                                    the policy that comes with minidiff
     python eval.py runs/pusht-mlp-0                   a run of yours: 100 episodes
@@ -7,11 +7,12 @@
     python eval.py runs/pusht-mlp-0 --candidates 16   the best of 16 plans, tried in the simulator
     python eval.py runs/pusht-mlp-0 --kick-block 50 45    the block is kicked: 50 px, 45 degrees
     python eval.py --action-latency 8 --estimate 0    actions are late, and the policy looks ahead
+    python eval.py runs/wall-mlp-0 --task minidiff/wall.py        the task that it was trained for
 
-Score is the mean over episodes of the highest min(coverage / 0.95, 1) that was reached; success is
-the share of episodes with coverage above 0.95 at some step. Use seeds 3000 to 9999 for tuning (the
-demonstrations that come with minidiff start from seeds below 3000), and seeds from 100,000 on for
-the result that you report.
+In PushT, score is the mean over episodes of the highest min(coverage / 0.95, 1) that was reached;
+success is the share of episodes with coverage above 0.95 at some step. Use seeds 3000 to 9999 for
+tuning (the demonstrations that come with minidiff start from seeds below 3000), and seeds from
+100,000 on for the result that you report.
 
 Ctrl-C ends it with the figures of the episodes that are over, marked as incomplete.
 
@@ -23,19 +24,19 @@ if __name__ == "__main__":  # until there is work to save, Ctrl-C ends the progr
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from minidiff import checkpoint, stopping  # minidiff first: it decides BLAS's threads
-from minidiff.beyond import BASELINES, options
+from minidiff.beyond import BASELINES, options, tasks
 from minidiff.beyond.realtime import QUEUES, check_length
 from minidiff.policy import find
 from minidiff.progress import Progress, say
-from minidiff.pusht import SHIPPED_POLICY, scores
-from minidiff.pusht.env import PushTEnv
+from minidiff.pusht import SHIPPED_POLICY
 from minidiff.pusht.estimate import EstimatingEnv
-from minidiff.pusht.features import PUSHT
-from minidiff.pusht.rollout import CHUNK, Unfinished, evaluate
+from minidiff.pusht.features import PUSHT, make_env
 from minidiff.pusht.study import compare
 from minidiff.pusht.study.candidates import BestOf
 from minidiff.pusht.study.disturbances import DisturbedEnv
-from minidiff.pusht.workers import Workers
+from minidiff.scoring import scores
+from minidiff.scoring.rollout import CHUNK, Unfinished, evaluate, numbers
+from minidiff.scoring.workers import Workers
 
 import functools
 import math
@@ -47,6 +48,7 @@ from pathlib import Path
 import numpy as np
 
 DISTURBANCES = ("kick_block", "kick_agent", "obs_noise", "action_latency")
+PUSHT_ONLY = (*DISTURBANCES, "seeding", "candidates", "budget_ms", "queue", "estimate")
 
 
 def parse_arguments():
@@ -58,8 +60,11 @@ def parse_arguments():
     add("--episodes", type=count, default=100, metavar="N", help="how many (default: 100)")
     add("--seed", type=options.seed, default=5000,
         help="start of the first episode; the next ones follow (default: 5000)")
-    add("--max-steps", type=count, default=300, metavar="N",
-        help="an episode ends after so many steps, or with success (default: 300)")
+    add("--max-steps", type=count, metavar="N",
+        help="an episode ends after so many steps, or with success (default: 300 in PushT, else "
+             "the task decides)")
+    add("--task", type=options.named, metavar="NAME",
+        help="what the policy was trained for: as for train.py (default: PushT)")
     add("--seeding", choices=("legacy", "modern"), default="legacy",
         help="how a seed becomes a start; published seeds are legacy (default: legacy)")
     add("--workers", type=options.bounded(int, 1, 1000), default=os.cpu_count(), metavar="N",
@@ -99,7 +104,14 @@ def parse_arguments():
     add = parser.add_argument_group("output").add_argument
     add("--json", metavar="FILE", type=options.named,
         help="write every episode and the summary to FILE, in place of an older one of this kind")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.task and not args.run:
+        parser.error("--task: which run is to be scored? Name its folder, too")
+    for name in PUSHT_ONLY if args.task else ():
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} is of PushT's world: leave it out with "
+                         "--task")
+    return args
 
 
 def main():
@@ -109,26 +121,31 @@ def main():
         checkpoint.check_writable(args.json)
         if Path(args.json).is_file() and Path(args.json).stat().st_size:
             compare.read(args.json)  # whatever else is in its place stays
-    policy, meta, sampling = options.load_policy(args, PUSHT, SHIPPED_POLICY)
+    task = tasks.load(args.task) if args.task else PUSHT
+    if not task.make_env:
+        raise ValueError(f"the task '{task.name}' has no make_env, so nothing can be scored in it")
+    if args.task and args.max_steps:
+        task = task._replace(max_steps=args.max_steps)
+    policy, meta, sampling = options.load_policy(args, task, SHIPPED_POLICY)
     config = meta["config"]
     path = find(args.run or SHIPPED_POLICY)
     name = path if args.run else "the policy that comes with minidiff"
     say(f"{name}: {config['net']}, {meta['update']:,} of {config['steps']:,} steps, "
         f"{meta['cpu_seconds']:.0f} CPU seconds, seed {config['seed']}")
 
-    world = {"max_steps": args.max_steps, "seeding": args.seeding}
-    make_env = functools.partial(PushTEnv, **world)
+    world = {"max_steps": args.max_steps or 300, "seeding": args.seeding}
+    worlds = task.make_env if args.task else functools.partial(make_env, **world)
     disturbances = {name: getattr(args, name) for name in DISTURBANCES}
     if any(np.any(value) for value in disturbances.values()):
-        make_env = functools.partial(DisturbedEnv, **disturbances, **world)
-        make_env()  # what makes no sense is refused now
+        worlds = functools.partial(DisturbedEnv, **disturbances, **world)
+        worlds()  # what makes no sense is refused now
     decide = None
     if args.candidates > 1 or args.budget_ms is not None:
         decide = BestOf(policy, args.candidates, args.budget_ms)
         if args.queue != "ignore":
             raise ValueError("--queue: many plans are tried as if no action waited; leave it out")
     if args.estimate is not None:
-        make_env = functools.partial(EstimatingEnv, make_env, args.estimate)
+        worlds = functools.partial(EstimatingEnv, worlds, args.estimate)
     elif args.queue != "ignore":
         if args.queue == "hold" and options.sampler_name(args, meta) in BASELINES:
             raise ValueError("--queue hold: this sampler denoises nothing, so it cannot hold "
@@ -143,14 +160,15 @@ def main():
     try:
         with Workers(min(args.workers, chunks)) as executor:
             episodes = evaluate(policy, seeds, executor, args.noise_seed, progress.show,
-                                make_env=make_env, decide=decide, queue=args.queue)
+                                make_env=worlds, decide=decide, queue=args.queue)
     except Unfinished as error:
         episodes = error.episodes
         incomplete = str(error)
         if not episodes:
             raise
     seconds = time.monotonic() - started
-    summary = scores.summary(episodes) | {"seconds": seconds, "plan_ms": milliseconds}
+    summary = scores.summary(episodes, task.score_range)
+    summary |= {"seconds": seconds, "plan_ms": milliseconds}
     if args.json:  # files first: nobody may be there to read what is printed
         checkpoint.write_json(args.json, {
             "checkpoint": str(path), "options": vars(args), "config": config,
@@ -180,8 +198,8 @@ def main():
 
 def plan_ms(policy):
     """The time of one plan for one observation: the median of five, in milliseconds."""
-    state, _ = PushTEnv().reset(seed=0)
-    obs = np.repeat(state[None, None], policy.obs_horizon, 1)  # (1, obs_horizon, 5)
+    state, _ = policy.task.make_env().reset(seed=0)
+    obs = np.repeat(numbers(state)[None, None], policy.obs_horizon, 1)  # (1, obs_horizon, S)
     times = []
     for _ in range(5):
         started = time.perf_counter()

@@ -3,10 +3,14 @@
     python train.py                                 the main job: train, score the policy, draw
     python train.py --demos FILE ...                learn from other demonstrations
     python train.py --net conv                      the convolutional denoiser instead of the MLP
+    python train.py --task minidiff/wall.py         another task: a file of yours, or Pendulum-v1 ..
     python train.py --resume runs/pusht-mlp-0       continue a stopped run, to the same weights
+    python train.py --resume runs/pusht-mlp-0 --steps 7000        make a run longer
+    python train.py --init runs/pusht-mlp-0 --demos FILE          go on from its weights: fine-tune
 
 Each run has a folder: config.json, checkpoint.npz (all that --resume needs), policy.npz (all that
-eval.py needs: the averaged weights), scores.json, loss.png and rollouts.png.
+eval.py needs: the averaged weights), log.csv (a row for each hundredth of the run), scores.json,
+loss.png and rollouts.png.
 """
 import signal
 
@@ -14,11 +18,14 @@ if __name__ == "__main__":  # until there is work to save, Ctrl-C ends the progr
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import minidiff  # first: it decides how many threads NumPy's BLAS takes  # noqa: F401
-from minidiff import checkpoint, demos, folders, policy, stopping
-from minidiff.beyond import OBJECTIVES, bind, config_of, formats, options
-from minidiff.progress import Progress, say
-from minidiff.pusht import setting  # the task
-from minidiff.training import STATE, Config, Diverged, Trainer, flag
+from minidiff import beyond, checkpoint, demos, folders, policy, stopping
+from minidiff.beyond import OBJECTIVES, bind, config_of, formats, options, tasks
+from minidiff.optim import learning_rate
+from minidiff.progress import Progress, Table, say
+from minidiff.pusht.features import PUSHT
+from minidiff.pusht.view import charts, films
+from minidiff.scoring import rollout, scores
+from minidiff.training import NETWORK, QUARTERS, STATE, Config, Diverged, Trainer, flag
 
 import argparse
 import dataclasses
@@ -29,16 +36,20 @@ from pathlib import Path
 import numpy as np
 
 CLIPPED = 0.01  # share of the actions' numbers beyond --clip above which there is a warning
+SCORE_SEED = 5000  # a seed for tuning, and no start of the demonstrations (those lie below 3000)
+COLUMNS = ("step", "loss", "learning rate", "CPU seconds",
+           *(f"loss in quarter {q} of the chain" for q in range(1, QUARTERS + 1)),
+           "score", "success")
 
 
 def main():
-    args, config = parse_arguments()
+    args, task, config = parse_arguments()
     np.seterr(over="ignore", invalid="ignore")  # a loss that is not finite raises Diverged
-    with held_folder(args, config) as folder:
-        work(args, config, folder)
+    with held_folder(args, task, config) as folder:
+        work(args, task, config, folder)
 
 
-def held_folder(args, config):
+def held_folder(args, task, config):
     """The run's folder, into which nobody else writes meanwhile: a context manager."""
     if args.resume:
         if not Path(args.resume).is_dir():
@@ -46,72 +57,108 @@ def held_folder(args, config):
         return folders.hold(args.resume)
     if args.out:
         return folders.hold_new(args.out)
-    return folders.hold_next(f"runs/{setting.TASK.name}-{config.net}-{config.seed}")
+    return folders.hold_next(f"runs/{task.name}-{config.net}-{config.seed}")
 
 
-def work(args, config, folder):
+def work(args, task, config, folder):
     """The whole job, in the run's folder."""
-    files, saved = args.demos, None
+    files, saved, start = args.demos, None, args.init
     if args.resume:
-        saved = policy.read(folder / "checkpoint.npz", STATE)
-        files, config = resumed(folder, saved[1])
-    data = demos.join([formats.load(file, setting.TASK) for file in files or [setting.DEMOS]])
-    trainer = Trainer(config, setting.TASK, data, OBJECTIVES[config.objective].loss)
+        start = folder / "checkpoint.npz"
+        saved = policy.read(start, STATE)
+        files, config = resumed(folder, saved[1], args.steps)
+    init = beyond.load(start, task)[0] if start else None
+    trained_on = [formats.load(file, task) for file in files] or [demos.own(task)]
+    loss = OBJECTIVES[config.objective].loss
+    trainer = Trainer(config, task, demos.join(trained_on), loss, init)
     *_, quickest = samplers(config).values()
     untrained = policy.from_trainer(trainer, quickest)
     if saved:
         try:
             trainer.restore(*saved)
         except ValueError as error:
-            trained_on = ", ".join(files) or setting.DEMOS
-            raise ValueError(f"{folder}, with {trained_on}: {error}") from None
-    else:
-        about = {"demos": files, **dataclasses.asdict(config)}
-        checkpoint.write_json(folder / "config.json", about)
-    say(f"{len(data.episode_ends):,} demonstrations, {len(trainer.x0):,} windows; {config.net} "
-        f"with {trainer.net.theta.size:,} parameters; {config.steps:,} steps; into {folder}/")
+            which = ", ".join(files) or f"those of the task '{task.name}'"
+            raise ValueError(f"{folder}, with the demonstrations {which}: {error}") from None
+    if not task.make_env:
+        args.score_episodes = args.score_every = 0
+        say(f"the task '{task.name}' has no make_env, so its policies are not scored")
+    if args.score_every or args.score_episodes and task is not PUSHT:
+        try_world(untrained)
+    about = {"task": args.task, "demos": files, "init": args.init, **dataclasses.asdict(config)}
+    checkpoint.write_json(folder / "config.json", about)
+    say(f"{sum(len(part.episode_ends) for part in trained_on):,} demonstrations, "
+        f"{len(trainer.x0):,} windows; {config.net} with {trainer.net.theta.size:,} parameters; "
+        f"{config.steps:,} steps; into {folder}/")
     if trainer.clipped() > CLIPPED:
         say(f"warning: {trainer.clipped():.1%} of the numbers in the actions exceed --clip "
             f"{config.clip:g} standard deviations and are learned as that: try a larger --clip")
+    if trainer.n == config.steps:
+        say(f"this run is finished; to make it longer: {again(args, folder)} "
+            f"--steps {2 * config.steps}")
 
-    train(trainer, folder, files, args.save_every)
+    train(trainer, folder, files, args)
     seconds = trainer.cpu_seconds()
     say(f"trained in {seconds:.0f} CPU seconds ({1000 * seconds / config.steps:.1f} ms a step); "
         f"weights in {folder / 'checkpoint.npz'}")
     try:
         if args.score_episodes:
             score(trainer, folder, args.score_episodes)
-        setting.draw_loss(folder / "loss.png", trainer)
+        charts.loss(folder / "loss.png", trainer)
         say(f"picture: {folder / 'loss.png'}")
         if args.score_episodes:
-            trained = policy.from_trainer(trainer, quickest)
-            shown = min(3, args.score_episodes)
-            setting.draw_episodes(folder / "rollouts.png", untrained, trained, shown)
-            say(f"picture: {folder / 'rollouts.png'} (before and after training)")
+            draw(folder / "rollouts.png", untrained, policy.from_trainer(trainer, quickest),
+                 min(3, args.score_episodes))
     except RuntimeError as error:  # pymunk or pygame is missing
         say(f"no scores or no pictures: {error}")
-    say(f"next: python eval.py {shlex.quote(str(folder))} --episodes 500 --seed 300000    "
-        "(eval.py --help lists faster samplers)")
+    if task.make_env:
+        say(f"next: python eval.py {shlex.quote(str(folder))}{named_task(args)} --episodes 500 "
+            "--seed 300000    (eval.py --help lists faster samplers)")
 
 
-def resumed(folder, meta):
-    """The files of demonstrations and the Config of a saved run; ValueError if it is damaged."""
+def resumed(folder, meta, steps):
+    """The files of demonstrations and the Config of a saved run; ValueError if it is damaged.
+
+    steps: another number of steps, None for that of the run.
+    """
     files = meta.get("demos")
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise ValueError(f"{folder}: the names of its demonstrations are damaged")
-    return files, config_of(folder, meta)
+    config = config_of(folder, meta)
+    if steps is None:
+        return files, config
+    if type(meta.get("update")) is int and steps < meta["update"]:
+        raise ValueError(f"--steps {steps}: {folder} has done {meta['update']} steps already")
+    return files, dataclasses.replace(config, steps=steps)
 
 
-def train(trainer, folder, files, save_every):
+def try_world(untrained):
+    """One step in the task's world: what is wrong with it shows now, not after the training."""
+    task = untrained.task._replace(max_steps=1)
+    try:
+        rollout.rollout(dataclasses.replace(untrained, task=task), [SCORE_SEED])
+    except Exception as error:
+        raise ValueError(f"the world of the task '{task.name}' fails at its first step: "
+                         f"{type(error).__name__}: {error}") from error
+
+
+def train(trainer, folder, files, args):
     """The loop: one gradient step after another, saved now and then, and when asked to stop."""
     def save():
         policy.save(folder / "checkpoint.npz", trainer, resumable=True, demos=files)
 
-    progress = Progress("training", trainer.config.steps, trainer.n)
+    config = trainer.config
+    progress = Progress("training", config.steps, trainer.n)
+    log = Table(folder / "log.csv", COLUMNS, trainer.n)
+    hundredth = max(1, config.steps // 100)
     try:
         for _ in trainer:
             progress.show(trainer.n, f"loss {trainer.losses[:trainer.n][-100:].mean():.5f}")
-            if trainer.n % save_every == 0:
+            scored = (None, None)
+            if args.score_every and trainer.n % args.score_every == 0:
+                scored = score_now(trainer, args.score_episodes)
+            if trainer.n % hundredth == 0 or scored[0] is not None:
+                log.add(*figures(trainer, hundredth), *scored)
+            if trainer.n % args.save_every == 0:
                 save()
             if stopping.asked():
                 break
@@ -121,12 +168,35 @@ def train(trainer, folder, files, save_every):
         if folders.holds_run(folder):
             kept = f"the last good checkpoint is kept in {folder / 'checkpoint.npz'}"
         sys.exit(f"\n{error}; {kept}. "
-                 f"Try a smaller learning rate: --lr {trainer.config.lr / 3:.0e}")
-    if trainer.n == trainer.config.steps:
+                 f"Try a smaller learning rate: --lr {config.lr / 3:.0e}")
+    if trainer.n == config.steps:
         policy.save(folder / "policy.npz", trainer)
     if stopping.asked():
         raise stopping.Stopped(f"stopped at step {trainer.n} and saved; go on with: "
-                               f"python train.py --resume {shlex.quote(str(folder))}")
+                               f"{again(args, folder)}")
+
+
+def figures(trainer, count):
+    """A row of log.csv, up to the scores; the loss is the mean of the last `count` steps."""
+    n, config = trainer.n, trainer.config
+    by_t = trainer.loss_by_t[(n - 1) * len(trainer.loss_by_t) // config.steps]
+    rate = learning_rate(n - 1, config.steps, config.lr, config.warmup)
+    return n, trainer.losses[max(0, n - count):n].mean(), rate, trainer.cpu_seconds(), *by_t
+
+
+def score_now(trainer, episodes):
+    """Score and success in the middle of the training, by the quickest sampler."""
+    name, quickest = list(samplers(trainer.config).items())[-1]
+    summary = seen_from(policy.from_trainer(trainer, quickest), name, episodes)
+    if "incomplete" in summary:
+        return None, None
+    say(f"step {trainer.n}: {scores.sentence(summary)}")
+    return summary["score"], summary["success"]
+
+
+def seen_from(player, name, episodes):
+    """The summary of so many episodes, from the seeds for development."""
+    return rollout.score(player, range(SCORE_SEED, SCORE_SEED + episodes), name)
 
 
 def samplers(config):
@@ -141,55 +211,100 @@ def score(trainer, folder, episodes):
     """Score the finished policy on seeds for development."""
     summaries = {}
     for name, sampler in samplers(trainer.config).items():
-        summary = setting.score(policy.from_trainer(trainer, sampler), name, episodes)
+        summary = seen_from(policy.from_trainer(trainer, sampler), name, episodes)
         summaries[name] = summary
         checkpoint.write_json(folder / "scores.json", summaries)
-        say(f"{name + ':':10} {setting.sentence(summary)}")
+        say(f"{name + ':':10} {scores.sentence(summary)}")
         if "incomplete" in summary:
             sentence = f"incomplete, {summary['incomplete']}; the run itself is complete"
             stopping.safe_point(sentence)
             raise ChildProcessError(sentence)
 
 
+def draw(path, untrained, trained, episodes):
+    """The first episodes as film strips, by the policy before and after its training."""
+    seeds = range(SCORE_SEED, SCORE_SEED + episodes)
+    if trained.task is PUSHT:
+        films.film(path, trained, seeds, before=untrained)
+    elif hasattr(trained.task.make_env(), "render"):
+        films.rendered(path, untrained, trained, seeds)
+    else:
+        return
+    say(f"picture: {path} (before and after training)")
+
+
+def again(args, folder):
+    """The command that continues this run."""
+    return f"python train.py --resume {shlex.quote(str(folder))}{named_task(args)}"
+
+
+def named_task(args):
+    return f" --task {shlex.quote(args.task)}" if args.task else ""
+
+
 def parse_arguments():
-    """-> arguments and Config; None where a run is resumed, which has its own."""
+    """-> arguments, Task and Config; None where a run is resumed, which has its own Config."""
     parser = stopping.Parser(description=__doc__)
     add = parser.add_argument
+    add("--task", type=options.named, metavar="NAME",
+        help="what is to be learned: a Python file or module with TASK = minidiff.demos.Task(...), "
+             "or an environment of Gymnasium (default: PushT)")
     add("--demos", nargs="+", metavar="FILE", default=[], type=absolute,
         help="files of demonstrations, learned from all together: .npz with state, action, "
-             "episode_ends; or a zarr folder or zip (default: those that come with minidiff)")
+             "episode_ends; or a zarr folder or zip (default: those that come with the task)")
     for field in dataclasses.fields(Config):
         add_option(parser, field)
     add("--out", type=options.named,
         help="the run's folder (default: runs/TASK-NET-SEED, with a number behind it if that holds "
              "a run)")
     add("--resume", metavar="FOLDER", type=options.named,
-        help="continue the run in FOLDER, with its own config")
+        help="continue the run in FOLDER, with its own config; --steps makes it longer")
+    add("--init", metavar="RUN", type=absolute,
+        help="start from the weights of RUN, with its network, instead of random ones")
     add("--save-every", type=options.bounded(int, 1, 10**9), default=1000,
         help="steps between checkpoints (default: 1000)")
     add("--score-episodes", type=options.bounded(int, 0, 1_000_000), default=50,
-        help=f"episodes, from seed {setting.SCORE_SEED}, that score the policy at the end; 0 for "
+        help=f"episodes, from seed {SCORE_SEED}, that score the policy at the end; 0 for "
              "none (default: 50)")
+    add("--score-every", type=options.bounded(int, 0, 10**9), default=0,
+        help="score it during the training, too, after each so many steps (default: 0, never)")
     args = parser.parse_args()
+    if args.score_every and not args.score_episodes:
+        parser.error("--score-every: --score-episodes 0 leaves nothing to score")
+    task = tasks.load(args.task) if args.task else PUSHT
     fields = [field.name for field in dataclasses.fields(Config)]
     given = {name: value for name, value in vars(args).items() if name in fields}
+    args.steps = given.get("steps")
     if args.resume:
-        other = [*given] + [name for name in ("demos", "out") if getattr(args, name)]
+        other = [name for name in given if name != "steps"]
+        other += [name for name in ("demos", "out", "init") if getattr(args, name)]
         if other:
             parser.error("--resume goes on with the run's own config and folder; it takes no "
                          f"{flag(other[0])}")
-        return args, None
+        return args, task, None
+    start = like(args.init, given) if args.init else {}
     try:
         options.distinct(args.demos)
-        config = Config(**given)
-    except ValueError as error:
+        config = Config(**task.recipe | start | given)
+    except (TypeError, ValueError) as error:
         parser.error(str(error))
     for name in OBJECTIVES[config.objective].ignores:
         if name in given:
             parser.error(f"--objective {config.objective} makes no use of {flag(name)}: leave it "
                          "out")
     config.outputs = OBJECTIVES[config.objective].outputs
-    return args, config
+    return args, task, config
+
+
+def like(run, given):
+    """Fields of the Config of another run that its weights depend on, as --init needs them."""
+    _, meta = policy.read(run)
+    config = config_of(run, meta)
+    fields = {name: getattr(config, name) for name in NETWORK}
+    for name, value in given.items():
+        if fields.get(name, value) != value:
+            raise ValueError(f"{flag(name)} {value}: the weights of {run} have {fields[name]}")
+    return fields
 
 
 def absolute(path):

@@ -14,24 +14,51 @@ import numpy as np
 from .checkpoint import read_npz
 
 
+def as_they_are(obs, frame):
+    """All numbers of the observations as features: (B, obs_horizon, S) -> (B, obs_horizon S)."""
+    return obs.reshape(len(obs), -1)
+
+
 class Task(NamedTuple):
-    """All that the method needs to know of a task.
+    """All that minidiff needs to know of a task. Everything has a default.
+
+    The method:
 
     features(obs, frame): observations (B, obs_horizon, S) -> features (B, F), in any units.
     frame(obs): where actions are measured: from the origin (B, D), along the axes (B, D, D), whose
         columns are orthonormal. Where a task stays the same when it is moved, turned or mirrored,
         a frame that moves with it makes the policy equivariant. None: actions are as they are, each
         dimension in its own unit.
-    state_range, action_range: arrays (S, 2), (D, 2), the least and largest number that make sense.
+    state_range, action_range: arrays (S, 2), (D, 2), the least and largest number that make sense
+        in demonstrations. None: any finite number.
     relabel(demos) -> Demos in which each demonstration's goal is what it has reached, for
         Config.relabel. None: the task has no such way.
+
+    Training and scoring:
+
+    demos: the demonstrations to learn from by default: a file, or a function that returns the
+        arrays of one by name. None: the task has none.
+    recipe: fields of Config, by name, in which this task's defaults differ from those of Config.
+    action_horizon: how many actions of a plan are carried out before the next plan.
+    make_env(): an environment: reset(seed=) -> obs, info; step(action) -> obs, reward, terminated,
+        truncated, info, as Gymnasium has them. None: there is none, and policies cannot be scored.
+    max_steps: an episode ends after so many, if the environment has not ended it. None: never.
+    score(rewards): the score of an episode, from the list of its rewards: their sum, or max.
+    score_range: the lowest and the highest possible score. None: not known.
     """
-    name: str
-    features: Callable
-    frame: Callable | None
-    state_range: np.ndarray
-    action_range: np.ndarray
+    name: str = ""  # by default that of its file (beyond/tasks.py)
+    features: Callable = as_they_are
+    frame: Callable | None = None
+    state_range: np.ndarray | None = None
+    action_range: np.ndarray | None = None
     relabel: Callable | None = None
+    demos: str | Path | Callable | None = None
+    recipe: dict = {}
+    action_horizon: int = 4
+    make_env: Callable | None = None
+    max_steps: int | None = 1000
+    score: Callable = sum
+    score_range: tuple | None = None
 
 
 class Demos(NamedTuple):
@@ -53,6 +80,16 @@ def load(path, task):
     is no such file.
     """
     return check(read(path, NAMES), task, path)
+
+
+def own(task):
+    """The Demos that a task comes with. ValueError where it has none, or they are not right."""
+    if task.demos is None:
+        raise ValueError(f"the task '{task.name}' has no demonstrations of its own: name a file of "
+                         "them, --demos FILE")
+    if callable(task.demos):
+        return check(task.demos(), task, f"the demonstrations of the task '{task.name}'")
+    return load(task.demos, task)
 
 
 def read(path, names):
@@ -99,16 +136,22 @@ def check(arrays, task, path="demonstrations"):
 
 
 def _checked_rows(path, name, rows, accepted):
-    """rows as an array, if it is (N, width) of finite numbers within accepted (width, 2)."""
+    """rows as an array, if it is (N, width) of finite numbers within accepted (width, 2).
+
+    accepted None: of any width, and any finite numbers.
+    """
     rows = np.asarray(rows)
-    width = len(accepted)
-    if rows.ndim != 2 or rows.shape[1] != width or rows.dtype.kind not in "fiu":
+    width = "width" if accepted is None else len(accepted)
+    fits = rows.ndim == 2 and (accepted is None or rows.shape[1] == width)
+    if not fits or rows.dtype.kind not in "fiu":
         _refuse(path, name, f"should be numbers of shape (N, {width}), "
                             f"but is {rows.dtype} {rows.shape}")
     bad = ~np.isfinite(rows)
     if bad.any():
         row, column = np.argwhere(bad)[0]
         _refuse(path, name, f"is not finite in row {row}, column {column}: {rows[row, column]}")
+    if accepted is None:
+        return rows
     low, high = accepted.T
     bad = (rows < low) | (rows > high)
     if bad.any():
@@ -214,24 +257,32 @@ class Normaliser(NamedTuple):
         return from_frame(x * self.scale + self.centre, frame)
 
 
-def training_set(demos, task, obs_horizon, pred_horizon, clip):
-    """What training samples from: cond (N, F), x0 (N, H, D) within +-clip, and their Normaliser."""
+def training_set(demos, task, obs_horizon, pred_horizon, clip, normaliser=None):
+    """What training samples from: cond (N, F), x0 (N, H, D) within +-clip, and their Normaliser.
+
+    normaliser: that of other demonstrations, to be used instead of their own.
+    """
     obs, actions = windows(demos, obs_horizon, pred_horizon)
     frame = frame_of(task, obs)
     features = task.features(obs, frame)
+    normaliser = normaliser or fitted(features, actions, frame)
+    x0 = np.clip(normaliser.normalise(actions, frame), -clip, clip)
+    return normaliser.standardise(features), x0, normaliser
+
+
+def fitted(features, actions, frame):
+    """The Normaliser of features (N, F) and actions (N, H, D) in their frame."""
     offsets = to_frame(actions, frame).astype(np.float64)
     if frame is None:
         centre = offsets.mean((0, 1))
         scale = varying(offsets.std((0, 1)), np.abs(offsets).max((0, 1)))  # (D,)
-        scale = np.tile(scale, (pred_horizon, 1))
+        scale = np.tile(scale, (actions.shape[1], 1))
     else:
         centre = np.zeros(actions.shape[2])
         scale = np.sqrt((offsets ** 2).mean((0, 2)))[:, None]  # (H, 1)
         scale = varying(scale, scale.max())
     std = varying(features.std(0, np.float64), np.abs(features).max(0))
-    normaliser = Normaliser(features.mean(0, np.float64), std, centre, scale)
-    x0 = np.clip(normaliser.normalise(actions, frame), -clip, clip)
-    return normaliser.standardise(features), x0, normaliser
+    return Normaliser(features.mean(0, np.float64), std, centre, scale)
 
 
 def frame_of(task, obs):

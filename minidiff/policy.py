@@ -51,12 +51,13 @@ class DiffusionPolicy:
 
     def _chain(self, obs, frame, rng):
         """x_T, .., x_0 (B, H, D), in the network's units, as the sampler yields them."""
-        sees = self.obs_horizon, len(self.task.state_range)
-        if obs.shape[1:] != sees:
-            raise ValueError(f"this policy sees observations of shape (B, {sees[0]}, {sees[1]}), "
-                             f"not {obs.shape}")
+        ranges = self.task.state_range
+        S = obs.shape[-1] if ranges is None else len(ranges)
+        if obs.shape[1:] != (self.obs_horizon, S):
+            raise ValueError(f"this policy sees observations of shape (B, {self.obs_horizon}, {S}),"
+                             f" not {obs.shape}")
         cond = self.normaliser.standardise(self.task.features(obs, frame))
-        shape = len(obs), self.pred_horizon, len(self.task.action_range)
+        shape = len(obs), self.pred_horizon, len(self.normaliser.centre)
         rng = Tempered(rng, self.temperature)
         return self.sampler(self.schedule, self.eps_theta, prior(shape, rng), cond, rng,
                             clip=self.clip)
@@ -130,13 +131,15 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     check_numbers({name: arrays[name] for name in ("ema", "beta", *Normaliser._fields)})
     normaliser = Normaliser(*(arrays[name].astype(np.float64) for name in Normaliser._fields))
     shapes = [array.shape for array in normaliser]
-    H, D = config.pred_horizon, len(task.action_range)
+    H, D = config.pred_horizon, normaliser.centre.size
+    if task.action_range is not None and D != len(task.action_range):
+        raise ValueError(f"its actions are of {D} numbers, not of {len(task.action_range)}")
     per_step = (H, 1 if task.frame else D)
     if shapes != [(normaliser.mean.size,), (normaliser.mean.size,), (D,), per_step]:
         raise ValueError(f"mean, std, centre and scale have the shapes {shapes}, which do not fit")
     if (normaliser.std <= 0).any() or (normaliser.scale <= 0).any():
         raise ValueError("std and scale must be above 0")
-    schedule, eps_theta = build(config, task, len(normaliser.mean), np.random.default_rng(0))
+    schedule, eps_theta = build(config, D, len(normaliser.mean), np.random.default_rng(0))
     theta = eps_theta.net.theta
     if theta.shape != arrays["ema"].shape or not np.allclose(schedule.beta[1:], arrays["beta"]):
         raise ValueError("the schedule or the weights do not fit the config in the same file")
@@ -144,7 +147,8 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     eps_theta.net.freeze()
     if eps_theta.learned and sampler is ancestral_sampling:
         sampler = functools.partial(ancestral_sampling, variance="learned")
-    options = {"action_horizon": min(4, config.pred_horizon), "clip": config.clip} | options
+    options = {"action_horizon": min(task.action_horizon, config.pred_horizon),
+               "clip": config.clip} | options
     return DiffusionPolicy(eps_theta, Schedule(arrays["beta"]), task, normaliser,
                            config.obs_horizon, config.pred_horizon, sampler=sampler, **options)
 

@@ -1,6 +1,7 @@
 """What a command says: its results, and how far a long job is."""
 import contextlib
 import errno
+import math
 import os
 import sys
 import time
@@ -53,6 +54,26 @@ class Progress:
             say_aside(f"\r\033[K{line}", end="" if done < self.total else "\n")
         else:
             say_aside(line)
+
+
+class Table:
+    """A table in a .csv file that grows with a run; rows that lie after step `done` are dropped.
+
+    The first of the columns is the step.
+    """
+
+    def __init__(self, path, columns, done=0):
+        self.path = path
+        rows = path.read_text(encoding="utf-8").splitlines()[1:] if done and path.exists() else []
+        steps = [row.partition(",")[0] for row in rows]
+        kept = [row for row, n in zip(rows, steps) if n.isdigit() and int(n) <= done]
+        path.write_text("\n".join([",".join(columns), *kept, ""]), encoding="utf-8")
+
+    def add(self, *values):
+        """One more row, of numbers with six digits; None and NaN leave a gap."""
+        row = ["" if value is None or math.isnan(value) else f"{value:.6g}" for value in values]
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(",".join(row) + "\n")
 
 
 def duration(seconds):

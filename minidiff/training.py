@@ -17,6 +17,8 @@ FINISH = 25  # rows that count as the end of a demonstration: 2.5 s of PushT
 WIDTH = {"mlp": 128, "conv": 64}  # by default
 GROUPS = 8  # of the conv net's norms: they divide its width
 LARGEST = 1e9  # no number of a policy or of a run has that size, unless it diverged or is damaged
+NETWORK = ("objective", "net", "width", "blocks", "precondition", "obs_horizon", "pred_horizon",
+           "clip", "schedule", "T")  # fields of Config that the meaning of the weights depends on
 STATE = ("theta", "m", "v", "loss_by_t", "losses")  # of a run's file, besides the policy's arrays
 
 
@@ -117,10 +119,10 @@ def check_numbers(arrays):
             raise ValueError(f"array '{name}' is not made of finite numbers within +-{LARGEST:.0e}")
 
 
-def build(config, task, cond_dim, rng):
+def build(config, action_dim, cond_dim, rng):
     """The noise schedule and a fresh denoiser for a Config -> schedule, eps_theta."""
     schedule = SCHEDULES[config.schedule](config.T)
-    x_shape = config.pred_horizon, len(task.action_range)
+    x_shape = config.pred_horizon, action_dim
     net = NETWORKS[config.net](x_shape, cond_dim, rng, config.width, config.blocks, config.outputs)
     learned = config.outputs == 2
     return schedule, Denoiser(net, schedule.alpha_bar, config.precondition, learned)
@@ -134,12 +136,13 @@ class Trainer:
             ...                                # one gradient step each, until config.steps are done
 
     config: a Config. task: a demos.Task. data: demos.Demos. loss: a function with the arguments of
-    diffusion.l_simple. n counts the steps done; losses (n,) are theirs; loss_by_t (POINTS,
+    diffusion.l_simple. init: another policy with such a network, to start from its weights and in
+    its units. n counts the steps done; losses (n,) are theirs; loss_by_t (POINTS,
     QUARTERS) is L_simple over each quarter of the chain, now and then, where the loss is a
     denoiser's.
     """
 
-    def __init__(self, config, task, data, loss=l_simple):
+    def __init__(self, config, task, data, loss=l_simple, init=None):
         self.config = config
         self.task = task
         self.loss = loss
@@ -148,11 +151,15 @@ class Trainer:
         if config.relabel and task.relabel:
             data = task.relabel(data)
         self.cond, self.x0, self.normaliser = training_set(
-            data, task, config.obs_horizon, config.pred_horizon, config.clip)
+            data, task, config.obs_horizon, config.pred_horizon, config.clip,
+            init.normaliser if init else None)
         self.rows = drawn(data.episode_ends, FINISH, config.finish)
         check_numbers(self.normaliser._asdict())  # before the work: its file could not be read
-        self.schedule, self.eps_theta = build(config, task, self.cond.shape[1], self.rng)
+        self.schedule, self.eps_theta = build(config, self.x0.shape[2], self.cond.shape[1],
+                                               self.rng)
         self.net = self.eps_theta.net
+        if init:
+            self.net.theta[:] = init.eps_theta.net.theta
         self.weight = loss_weight(self.schedule, config.weight)
         self.optimiser = AdamW(self.net.theta, config.weight_decay, ema_decay=config.ema)
         self.losses = np.zeros(config.steps, np.float32)
@@ -224,8 +231,15 @@ class Trainer:
         return {"theta": self.net.theta, "ema": self.optimiser.ema, "m": self.optimiser.m,
                 "v": self.optimiser.v, "loss_by_t": self.loss_by_t}
 
+    def stretched(self, curve, steps):
+        """loss_by_t of a run that was to have so many steps, as that of this run."""
+        known = np.flatnonzero(np.isfinite(curve).any(1))
+        longer = np.full_like(self.loss_by_t, np.nan)
+        longer[known * steps * len(longer) // (len(curve) * self.config.steps)] = curve[known]
+        return longer
+
     def restore(self, arrays, meta):
-        """Continue a saved run, which ends in the same weights.
+        """Continue a saved run, which ends in the same weights if its number of steps is the same.
 
         ValueError where it belongs to other demonstrations, or does not fit `state` and its meta.
         """
@@ -233,6 +247,9 @@ class Trainer:
             raise ValueError("not the demonstrations that the run was started with")
         check_progress(meta, self.config)
         n = meta["update"]
+        steps = meta["config"]["steps"]
+        if steps != self.config.steps:
+            arrays = arrays | {"loss_by_t": self.stretched(arrays["loss_by_t"], steps)}
         wanted = self.state() | {"losses": self.losses[:n]}
         for name, array in wanted.items():
             if arrays[name].shape != array.shape or arrays[name].dtype != array.dtype:

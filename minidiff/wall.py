@@ -1,24 +1,14 @@
 """A second task, in one file: a point has to get past a wall, by its left or by its right.
 
-    python -m minidiff.wall        train on demonstrations of both ways, then score 100 episodes
+    python train.py --task minidiff/wall.py      train on demonstrations of both ways, score, draw
 
-All that the method is told of a task is a Task; what trains, plans and keeps is the same as for
-PushT. To make your own, replace what is here: demonstrations, features, frame, world.
+All that minidiff is told of a task is a Task. To make your own, copy this file and replace what is
+in it: features, frame, demonstrations, world. Only the features and the demonstrations are needed
+to train, the world to score.
 """
-import signal
-
-if __name__ == "__main__":  # until there is work to save, Ctrl-C ends the program at once
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-import sys
+from minidiff.demos import Task
 
 import numpy as np
-
-from . import stopping
-from .demos import Task, check
-from .policy import from_trainer, run_episode
-from .progress import Progress
-from .training import Config, Trainer
 
 WALL = 0.5  # it reaches from x = -0.5 to 0.5 at y = 0
 SPEED = 0.3  # the longest move of a step
@@ -35,12 +25,9 @@ def frame(obs):
     return obs[:, -1], np.eye(2)[None]
 
 
-TASK = Task("wall", features, frame, np.array([[-2, 2]] * 2), np.array([[-2, 2]] * 2))
-CONFIG = Config(width=64, blocks=2, pred_horizon=H, T=50, steps=2000, batch=128, ema=0.99)
-
-
-def demonstrations(episodes, rng):
-    """From somewhere near (0, -1) up to (0, 1), half of them on each side of the wall -> Demos."""
+def demonstrations(episodes=300, seed=0):
+    """From somewhere near (0, -1) up to (0, 1), half of them on each side of the wall."""
+    rng = np.random.default_rng(seed)
     s = np.linspace(0, 1, H + 1)
     start = rng.normal((0, -1), 0.05, (episodes, 2))
     side = rng.choice([-1, 1], episodes)
@@ -48,9 +35,8 @@ def demonstrations(episodes, rng):
     x = start[:, :1] * (1 - s) + (side * width)[:, None] * np.sin(np.pi * s)
     y = start[:, 1:] + (1 - start[:, 1:]) * s
     path = np.stack([x, y], -1)  # (episodes, H + 1, 2)
-    ends = H * np.arange(1, episodes + 1)
-    return check({"state": np.concatenate(path[:, :-1]), "action": np.concatenate(path[:, 1:]),
-                  "episode_ends": ends}, TASK)
+    return {"state": np.concatenate(path[:, :-1]), "action": np.concatenate(path[:, 1:]),
+            "episode_ends": H * np.arange(1, episodes + 1)}
 
 
 class World:
@@ -58,37 +44,28 @@ class World:
 
     def reset(self, *, seed=None, options=None):
         self.position = np.random.default_rng(seed).normal((0, -1), 0.05)
-        self.steps = 0
         return self.position, {}
 
     def step(self, action):
         move = action - self.position
         move = move * min(1, SPEED / max(np.hypot(*move), 1e-9))
         before, self.position = self.position, self.position + move
-        self.steps += 1
         crossed = before[1] < 0 <= self.position[1]
         x = np.interp(0, [before[1], self.position[1]], [before[0], self.position[0]])
         hit = crossed and abs(x) < WALL
         solved = not hit and self.position[1] > 0.95
-        return self.position, float(solved), hit or solved, self.steps >= 3 * H, {"x": x}
+        return self.position, float(solved), hit or solved, False, {"x": x, "is_success": solved}
+
+    def render(self):
+        """A picture (120, 120, 3) uint8: the wall black, the goal green, the point red."""
+        y, x = np.mgrid[1.2:-1.2:120j, -1.2:1.2:120j]
+        picture = np.full((120, 120, 3), 250, np.uint8)
+        picture[np.hypot(x, y - 1) < 0.1] = 0, 158, 115
+        picture[(np.abs(y) < 0.02) & (np.abs(x) < WALL)] = 40
+        picture[np.hypot(x - self.position[0], y - self.position[1]) < 0.06] = 213, 94, 0
+        return picture
 
 
-def main(episodes=100):
-    trainer = Trainer(CONFIG, TASK, demonstrations(300, np.random.default_rng(0)))
-    progress = Progress("training", CONFIG.steps)
-    for loss in trainer:
-        stopping.safe_point()
-        progress.show(trainer.n, f"loss {loss:.4f}")
-    policy = from_trainer(trainer, action_horizon=8)
-    solved = 0
-    for seed in range(episodes):
-        stopping.safe_point()
-        *_, (_, reward, _) = run_episode(policy, World(), np.random.default_rng([1, seed]), seed)
-        solved += reward == 1
-    print(f"got past the wall in {solved} of {episodes} episodes")
-
-
-if __name__ == "__main__":
-    stopping.Parser(prog="python -m minidiff.wall", description=__doc__).parse_args()
-    stopping.listen()
-    sys.exit(stopping.run("minidiff.wall", main))
+RECIPE = {"width": 64, "pred_horizon": H, "T": 50, "steps": 2000, "batch": 128, "ema": 0.99}
+TASK = Task("wall", features, frame, demos=demonstrations, recipe=RECIPE, action_horizon=8,
+            make_env=World, max_steps=3 * H, score_range=(0.0, 1.0))

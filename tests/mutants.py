@@ -35,8 +35,8 @@ TESTS = {
     "pusht/env": ["pusht/test_env"],
     "pusht/geometry": ["pusht/test_geometry"],
     "pusht/features": ["pusht/test_features"],
-    "pusht/scores": ["pusht/test_scores"],
-    "pusht/rollout": ["pusht/test_rollout"],
+    "scoring/scores": ["scoring/test_scores"],
+    "scoring/rollout": ["scoring/test_rollout"],
 }
 
 
@@ -301,23 +301,23 @@ DEFECTS = {
           "np.arctan2(np.sin(difference), np.cos(difference))",
           "difference"),
     ],
-    "pusht/scores": [
+    "scoring/scores": [
         D("scikit-hep/hist#281", "with no success the interval ended at 0",
           "1 - least(n - successes)",
           "(1 - least(n - successes) if successes else 0.0)"),
     ],
-    "pusht/rollout": [
+    "scoring/rollout": [
         D("huggingface/lerobot#45", "the generator had moved on before the first episode",
-          "env.reset(seed=int(seed))[0])",
-          "(env.reset(seed=int(seed)), env.reset())[1][0])"),
+          "first, _ = env.reset(seed=int(seed))\n        t",
+          "first, _ = (env.reset(seed=int(seed)), env.reset())[1]\n        t"),
         D("nottombrown/rl-teacher#21", "all episodes had the same random numbers",
           "np.random.default_rng([noise_seed, int(seed)]) for",
           "np.random.default_rng(noise_seed) for"),
         D("huggingface/lerobot#185", "the horizon was cut from the batch, not from the plans",
-          "np.stack(waiting), queue)",
-          "np.stack(waiting), queue)[:policy.action_horizon]"),
+          "plans = policy.plan(np.stack(obs), noise)",
+          "plans = policy.plan(np.stack(obs), noise)[:policy.action_horizon]"),
         D("huggingface/lerobot#4485", "steps after the end of an episode counted",
-          "        if terminated or truncated:\n            return True\n    return False\n",
+          "        if terminated or truncated or last:\n            return True\n    return False\n",
           "    return terminated or truncated\n"),
         D("real-stanford/diffusion_policy@5e36d50", "of all episodes the first batch counted",
           "        for future in futures:\n            episodes += future.result()\n",

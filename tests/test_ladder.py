@@ -1,7 +1,7 @@
 """The ladder from regression to diffusion: how plans are drawn, what is kept, what is printed."""
 from minidiff import wall
 from minidiff.beyond import baselines
-from minidiff.pusht.rollout import EpisodeNoise
+from minidiff.scoring.rollout import EpisodeNoise
 
 import dataclasses
 from functools import partial

@@ -10,9 +10,9 @@ from minidiff.pusht import setting
 from minidiff.pusht.data import collect
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
-from minidiff.pusht.scores import Episode
 from minidiff.pusht.study import bound, compare, forks
 from minidiff.pusht.view import films, record, watch, windows
+from minidiff.scoring.scores import Episode
 from minidiff.training import STATE, Config, Trainer
 
 import argparse

@@ -1,13 +1,14 @@
 """train.py and eval.py in process: what they hand on, say and leave behind."""
 from minidiff import checkpoint, policy, stopping
 from minidiff.beyond import SAMPLERS, formats
-from minidiff.pusht import SHIPPED_POLICY, scores, setting
+from minidiff.pusht import SHIPPED_POLICY, setting
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.estimate import EstimatingEnv
 from minidiff.pusht.features import PUSHT
-from minidiff.pusht.rollout import Unfinished
-from minidiff.pusht.scores import Episode
 from minidiff.pusht.study.disturbances import DisturbedEnv
+from minidiff.scoring import scores
+from minidiff.scoring.rollout import Unfinished
+from minidiff.scoring.scores import Episode
 from minidiff.training import Config, Trainer
 
 import contextlib

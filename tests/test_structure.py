@@ -25,20 +25,22 @@ diffusion demos
 training
 policy
 __main__ wall
-beyond/samplers beyond/guidance beyond/realtime beyond/baselines beyond/formats
+beyond/samplers beyond/guidance beyond/realtime beyond/baselines beyond/formats beyond/tasks
 beyond/__init__
 beyond/options
+scoring/__init__ scoring/scores scoring/workers
+scoring/rollout
 pusht/__init__ pusht/data/__init__ pusht/study/__init__ pusht/view/__init__
-pusht/geometry pusht/scores pusht/workers
+pusht/geometry
 pusht/features
 pusht/env
-pusht/rollout pusht/estimate pusht/data/expert pusht/study/disturbances
+pusht/estimate pusht/data/expert pusht/study/disturbances
 pusht/study/candidates pusht/study/compare pusht/study/bound pusht/study/forks pusht/data/collect
 pusht/study/rests
 pusht/view/drawing
 pusht/view/charts pusht/view/films pusht/view/windows
 pusht/view/watch pusht/view/record
-pusht/setting pusht/__main__
+pusht/__main__
 """
 HEIGHT = {name: height for height, line in enumerate(LAYERS.splitlines()) for name in line.split()}
 
@@ -100,7 +102,7 @@ def test_beyond_knows_nothing_of_the_task(name):
 def test_pygame_is_imported_by_the_view_alone(name):
     loaded = {module.partition(".")[0] for module, _ in imports(name)}
     assert "pygame" not in loaded or name.startswith("pusht/view/")
-    if name.count("/") == 1 and name not in ("pusht/setting", "pusht/env"):
+    if name.count("/") == 1 and name not in ("pusht/env",):
         assert not [file for file in files(name) if file.startswith("pusht/view/")]
 
 

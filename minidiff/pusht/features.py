@@ -2,6 +2,7 @@
 import numpy as np
 
 from ..demos import Demos, Task
+from . import EXPERT_DEMOS
 from .geometry import GOAL_POSE, KEYPOINTS, WORLD_SIZE, keypoints, to_body, to_world
 
 
@@ -89,6 +90,15 @@ def hindsight(demos):
     return Demos(state, action, demos.episode_ends)
 
 
+def make_env(**options):
+    """A PushTEnv: imported here, as features need no pymunk."""
+    from .env import PushTEnv
+    return PushTEnv(**options)
+
+
 # The world clips actions to 0..512; a policy's plans may go farther, and are demonstrations too.
+# The score of an episode is its highest reward, min(coverage / 0.95, 1).
 PUSHT = Task("pusht", features, frame, state_range=np.array([[-100, 612]] * 4 + [[-1e4, 1e4]]),
-             action_range=np.array([[-WORLD_SIZE, 2 * WORLD_SIZE]] * 2), relabel=hindsight)
+             action_range=np.array([[-WORLD_SIZE, 2 * WORLD_SIZE]] * 2), relabel=hindsight,
+             demos=EXPERT_DEMOS, make_env=make_env, max_steps=None, score=max,
+             score_range=(0.0, 1.0))

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from minidiff import checkpoint, stopping  # noqa: E402
 from minidiff.pusht.data import collect  # noqa: E402
 from minidiff.pusht.study import forks  # noqa: E402
-from minidiff.pusht.workers import Workers  # noqa: E402
+from minidiff.scoring.workers import Workers  # noqa: E402
 
 import numpy as np  # noqa: E402
 

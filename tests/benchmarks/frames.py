@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from minidiff import beyond, demos, stopping  # noqa: E402
 from minidiff.policy import from_trainer  # noqa: E402
 from minidiff.progress import Progress  # noqa: E402
-from minidiff.pusht import EXPERT_DEMOS, rollout, scores  # noqa: E402
+from minidiff.pusht import EXPERT_DEMOS  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.pusht.geometry import GOAL_POSE, keypoints  # noqa: E402
+from minidiff.scoring import rollout, scores  # noqa: E402
 from minidiff.training import Config, Trainer  # noqa: E402
 
 import numpy as np  # noqa: E402

@@ -25,12 +25,13 @@ from minidiff.beyond.samplers import ddim_sampling  # noqa: E402
 from minidiff.checkpoint import write_json  # noqa: E402
 from minidiff.diffusion import ancestral_sampling  # noqa: E402
 from minidiff.progress import Progress  # noqa: E402
-from minidiff.pusht import EXPERT_DEMOS, rollout  # noqa: E402
+from minidiff.pusht import EXPERT_DEMOS  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.pusht.study.disturbances import DisturbedEnv  # noqa: E402
 from minidiff.pusht.study.rests import rests  # noqa: E402
 from minidiff.pusht.view import charts  # noqa: E402
-from minidiff.pusht.workers import Workers  # noqa: E402
+from minidiff.scoring import rollout  # noqa: E402
+from minidiff.scoring.workers import Workers  # noqa: E402
 from minidiff.training import Config, Trainer  # noqa: E402
 
 import numpy as np  # noqa: E402

@@ -14,8 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from minidiff import beyond  # noqa: E402
-from minidiff.pusht import SHIPPED_POLICY, rollout, scores  # noqa: E402
+from minidiff.pusht import SHIPPED_POLICY  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
+from minidiff.scoring import rollout, scores  # noqa: E402
 
 from dask.distributed import Client, LocalCluster  # noqa: E402
 

@@ -2,10 +2,10 @@
 from minidiff.pusht.data.expert import demonstrate
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.geometry import GOAL_POSE, pose_error
-from minidiff.pusht.rollout import rollout
 from minidiff.pusht.study import candidates
 from minidiff.pusht.study.candidates import BATCH, BestOf, best
 from minidiff.pusht.study.disturbances import DisturbedEnv
+from minidiff.scoring.rollout import rollout
 
 from functools import partial
 from types import SimpleNamespace

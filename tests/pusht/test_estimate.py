@@ -1,8 +1,8 @@
 """The estimate of the state: right where nothing is wrong, and closer than what is measured."""
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.estimate import EstimatingEnv
-from minidiff.pusht.rollout import rollout
 from minidiff.pusht.study.disturbances import DisturbedEnv
+from minidiff.scoring.rollout import rollout
 
 import copy
 from functools import partial

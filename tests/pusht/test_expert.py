@@ -1,11 +1,12 @@
 """The scripted demonstrator: it solves what it is given, in many ways, and its file can be made and
 lived again."""
 from minidiff import checkpoint, demos, stopping
-from minidiff.pusht import SHIPPED_POLICY, rollout
+from minidiff.pusht import SHIPPED_POLICY
 from minidiff.pusht.data import collect, expert
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.pusht.geometry import AGENT_RADIUS, OUTLINE, distance, keypoints, to_body, to_world
+from minidiff.scoring import rollout
 
 import concurrent.futures
 import hashlib

@@ -3,11 +3,11 @@ from minidiff import policy
 from minidiff.beyond.samplers import ddim_sampling
 from minidiff.demos import load as load_demos
 from minidiff.pusht import __main__ as commands
-from minidiff.pusht import rollout, scores
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.pusht.geometry import coverage
 from minidiff.pusht.view import drawing, films
+from minidiff.scoring import rollout, scores
 from minidiff.training import Config, Trainer
 
 import functools

@@ -1,7 +1,8 @@
 """What train.py has of PushT: the score at the end, the curves of the loss, the film."""
-from minidiff.pusht import rollout, scores, setting
-from minidiff.pusht.scores import Episode
+from minidiff.pusht import setting
 from minidiff.pusht.view import charts, films
+from minidiff.scoring import rollout, scores
+from minidiff.scoring.scores import Episode
 from minidiff.training import Config
 
 import contextlib

@@ -1,10 +1,11 @@
 """What comes with minidiff keeps its word: the demonstrations can be lived and made again, the
 policy is theirs."""
 from minidiff import beyond, checkpoint, demos
-from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY, rollout
+from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY
 from minidiff.pusht.data import collect
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
+from minidiff.scoring import rollout
 from minidiff.training import Config, Trainer
 
 import dataclasses

@@ -27,9 +27,9 @@ import pymunk
 from ... import __version__, beyond, checkpoint, demos, stopping
 from ...beyond.options import named
 from ...progress import Progress
-from .. import rollout
+from ...scoring import rollout
+from ...scoring.workers import Workers
 from ..features import PUSHT
-from ..workers import Workers
 from .expert import Demonstration, demonstrate
 
 SEED_LIMIT = 10_000  # seeds from 10,000 on are for scoring policies; nobody trains on them

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ... import stopping
 from ...beyond.options import distinct, named
-from .. import scores
+from ...scoring import scores
 
 
 def read(path):

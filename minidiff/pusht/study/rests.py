@@ -6,7 +6,7 @@ a small closed path.
 """
 import numpy as np
 
-from ..rollout import CHUNK, rollout
+from ...scoring.rollout import CHUNK, rollout
 
 STEPS = 48  # of the end of an episode, 4.8 s
 AGENT, BLOCK = 2.0, 1.0  # px

@@ -9,6 +9,30 @@ from .drawing import BLUE, GREEN, GREY, GRID, ORANGE, PAPER, VERMILLION, ZOOM, p
 # Okabe & Ito's palette again; the first colours differ most for colour-blind readers.
 SERIES = (BLUE, VERMILLION, GREEN, (0, 0, 0), (86, 180, 233), ORANGE, (204, 121, 167))
 WIDTH, HEIGHT = 900, 500  # px of the plot, between its axes
+LOSS_TITLES = {"simple": "L_simple, lambda = {weight}", "hybrid": "L_hybrid, lambda = {weight}",
+               "bound": "L_vlb", "mse": "mean squared error", "mip": "both mean squared errors",
+               "mixture": "-log p"}
+
+
+def loss(path, trainer):
+    """The loss, as means over hundredths of the run, and the loss by quarters of the chain."""
+    config = trainer.config
+    width = max(1, trainer.n // 100)
+    means = trainer.losses[:trainer.n // width * width].reshape(-1, width).mean(1)
+    lines = [("training loss", (np.arange(len(means)) + 0.5) * width, means)]
+    note = f"training loss: means over {width} steps"
+    points, quarters = trainer.loss_by_t.shape
+    step = np.arange(points) * config.steps / points
+    ends = [1 + q * config.T // quarters for q in range(quarters + 1)]
+    for q, (low, high) in enumerate(zip(ends, ends[1:])):
+        by_t = trainer.loss_by_t[:, q]
+        if high > low and np.isfinite(by_t).any():
+            lines.append((f"t = {low}..{high - 1}", step, by_t))
+    if len(lines) > 1:
+        note += "; the others: quarters of the chain"
+    title = LOSS_TITLES[config.objective].format(weight=config.weight)
+    positive = not any((y <= 0).any() for _, _, y in lines)  # -log p may well be below 0
+    curves(path, lines, f"{title}, {config.net}", "gradient step", "loss", positive, note)
 
 
 def curves(path, series, title, xlabel, ylabel, log_y=True, note=""):

@@ -95,8 +95,9 @@ def film_strip(path, rows, size=160, around=WORLD_SIZE):
     """Write a PNG with an episode per row.
 
     rows: list of (label, frames, footer); frames: list of (state, caption), or (state, caption,
-    plans) with plans as in `frame`. Label and footer (lines) stand left of the frames, each caption
-    under its frame, what the colours mean on top. size: px per frame where it is shown; the file
+    plans) with plans as in `frame`, or (picture, caption), a picture (height, width, 3) uint8.
+    Label and footer (lines) stand left of the frames, each caption under its frame, what the
+    colours of states mean on top. size: px per frame where it is shown; the file
     holds twice as many, for crisp screens. around: as in `close_up`. Raises ValueError for a row
     without frames.
     """
@@ -111,12 +112,15 @@ def film_strip(path, rows, size=160, around=WORLD_SIZE):
         head += [render_text(pg, line, 34, GREY) for line in footer.splitlines()]
         heads.append(head)
         strip = []
-        for state, caption, *plans in frames:
+        for shown, caption, *plans in frames:
             has_plans = has_plans or bool(plans)
-            picture = close_up(state, plans[0] if plans else None, size, around)
-            strip.append((to_surface(pg, picture), render_text(pg, caption, 34, GREY)))
+            if np.ndim(shown) == 3:
+                picture = scaled(pg, shown, size)
+            else:
+                picture = to_surface(pg, close_up(shown, plans[0] if plans else None, size, around))
+            strip.append((picture, render_text(pg, caption, 34, GREY)))
         strips.append(strip)
-    names = legend(pg, has_plans)
+    names = blank(pg, 1, 1, PAPER) if np.ndim(shown) == 3 else legend(pg, has_plans)
 
     margin, gap = 48, 28
     top = margin + 70
@@ -275,6 +279,16 @@ def blank(pg, width, height, color):
 def to_surface(pg, pixels):
     """Pixels (height, width, 3) uint8 as a surface. pygame has x first, arrays have y first."""
     return pg.surfarray.make_surface(pixels.swapaxes(0, 1))
+
+
+def scaled(pg, picture, size):
+    """A picture as a surface of size x size px; what is not square is centred."""
+    height, width = picture.shape[:2]
+    box = round(size * width / max(height, width)), round(size * height / max(height, width))
+    surface = blank(pg, size, size, PAPER)
+    put(surface, pg.transform.smoothscale(to_surface(pg, picture), box), size / 2, size / 2, 0.5,
+        0.5)
+    return surface
 
 
 def shrink(pg, surface):

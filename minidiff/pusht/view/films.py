@@ -11,7 +11,8 @@ from ... import stopping
 from ...beyond import options
 from ...checkpoint import check_writable
 from ...policy import run_episode
-from .. import SHIPPED_POLICY, rollout
+from ...scoring import rollout
+from .. import SHIPPED_POLICY
 from ..env import PushTEnv
 from ..features import PUSHT
 from ..geometry import SUCCESS_COVERAGE, coverage
@@ -20,7 +21,7 @@ from . import drawing
 ABREAST = 16  # episodes in an animation: no screen is wider, and a frame of WebP ends at 16,383 px
 
 
-def film(path, policy, seeds, noise_seed=0, frames=8, before=None, make_env=PushTEnv):
+def film(path, policy, seeds, noise_seed=0, frames=8, before=None, make_env=None):
     """Draw episodes as a film strip: for each a row of evenly spaced frames, from start to end.
 
     path: a .png. before: the policy before its training; its row then stands above that of the
@@ -43,6 +44,42 @@ def film(path, policy, seeds, noise_seed=0, frames=8, before=None, make_env=Push
             rows.append((f"seed {episode.seed}", shown, when + ending))
     by_seed = [row for k in range(len(seeds)) for row in rows[k::len(seeds)]]
     drawing.film_strip(path, by_seed)
+
+
+class Filmed:
+    """A world that keeps a small picture of each of its moments."""
+
+    def __init__(self, env):
+        self.env = env
+        self.pictures = []
+
+    def reset(self, **options):
+        return self.seen(self.env.reset(**options))
+
+    def step(self, action):
+        return self.seen(self.env.step(action))
+
+    def seen(self, happened):
+        picture = self.env.render()
+        stride = 1 + max(picture.shape[:2]) // 400
+        self.pictures.append(picture[::stride, ::stride].copy())
+        return happened
+
+
+def rendered(path, before, after, seeds, frames=8):
+    """Draw episodes of any task whose world can render(): as `film`, from its own pictures."""
+    _check_path(path, (".png",))
+    rows = []
+    for seed in seeds:
+        for when, player in (("before training", before), ("after training", after)):
+            world = Filmed(player.task.make_env())
+            episode, = rollout.rollout(player, [seed], make_env=lambda world=world: world)
+            shown = []
+            for k in np.unique(np.linspace(0, episode.steps, frames).round().astype(int)):
+                shown.append((world.pictures[k], f"step {k}"))
+            solved = "\nsuccess" if episode.success else ""
+            rows.append((f"seed {seed}", shown, f"{when}\nscore {episode.score:.4g}{solved}"))
+    drawing.film_strip(path, rows)
 
 
 def animation(path, policy, seeds, noise_seed=0, plans=8, size=240, make_env=PushTEnv):

@@ -2,14 +2,14 @@
 from minidiff import stopping
 from minidiff.beyond import samplers
 from minidiff.diffusion import ancestral_sampling
-from minidiff.pusht import rollout as rollouts
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.geometry import GOAL_POSE, SUCCESS_COVERAGE, coverage
-from minidiff.pusht.rollout import EpisodeNoise, Unfinished, evaluate, rollout
-from minidiff.pusht.scores import Episode
 from minidiff.pusht.study.candidates import BestOf
 from minidiff.pusht.study.disturbances import DisturbedEnv
-from minidiff.pusht.workers import Workers
+from minidiff.scoring import rollout as rollouts
+from minidiff.scoring.rollout import EpisodeNoise, Unfinished, evaluate, rollout
+from minidiff.scoring.scores import Episode
+from minidiff.scoring.workers import Workers
 
 import math
 import os

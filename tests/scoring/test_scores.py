@@ -1,7 +1,7 @@
 """Scores: summaries, the intervals around them, and the comparison of two evaluations."""
-from minidiff.pusht import scores
-from minidiff.pusht.scores import Episode
 from minidiff.pusht.study import compare
+from minidiff.scoring import scores
+from minidiff.scoring.scores import Episode
 
 import json
 import math

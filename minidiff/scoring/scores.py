@@ -1,7 +1,7 @@
 """Scores of a policy: what an episode brought, the means over many episodes, and their intervals.
 
-Score and success are those of PushT (Florence et al. 2021; Chi et al. 2023). The score of an
-episode is its highest min(coverage / 0.95, 1); it succeeds if coverage is above 0.95 at some step.
+A task says which number of an episode's rewards is its score (demos.Task). An episode succeeds
+where the environment says so at some step, by info["is_success"].
 """
 import math
 from typing import NamedTuple
@@ -12,10 +12,10 @@ import numpy as np
 class Episode(NamedTuple):
     """One row of a score sheet."""
     seed: int
-    score: float  # max over the episode of min(coverage / 0.95, 1)
-    success: bool  # coverage > 0.95 at some step
-    steps: int  # steps taken; an episode ends with success or at the limit
-    final_coverage: float
+    score: float  # what the task makes of the rewards
+    success: bool | None  # None where the environment does not tell
+    steps: int  # steps taken
+    last_reward: float
     candidates: float = 1.0  # plans sampled for a decision, on average
     decision_ms: float | None = None  # median time of a decision; None where episodes share a batch
 
@@ -25,39 +25,42 @@ def wrong(episode):
     for name in ("seed", "steps"):
         if type(getattr(episode, name)) is not int:
             return f"{name} is no whole number"
-    if type(episode.success) is not bool:
+    if episode.success not in (None, True, False) or type(episode.success) is int:
         return "success is neither true nor false"
-    most = {"score": 1, "final_coverage": 1 + 1e-9, "candidates": 1e9}
+    limits = {"score": (-1e300, 1e300), "last_reward": (-1e300, 1e300), "candidates": (0, 1e9)}
     if episode.decision_ms is not None:
-        most["decision_ms"] = 1e12
-    for name, limit in most.items():
+        limits["decision_ms"] = (0, 1e12)
+    for name, (least, most) in limits.items():
         value = getattr(episode, name)
-        if type(value) not in (int, float) or not 0 <= value <= limit:
+        if type(value) not in (int, float) or not least <= value <= most:
             return f"{name} is {value!r}"
     return None
 
 
-def summary(episodes):
+def summary(episodes, score_range=(0.0, 1.0)):
     """The figures of a score sheet, with 95 % intervals for score and success, as a dictionary.
 
-    `steps_to_success` and `decision_ms` are medians, None where there is nothing to take one of.
+    score_range: the least and the highest score that is possible, None where nobody knows.
+    `steps_to_success` and `decision_ms` are medians, None where there is nothing to take one of;
+    so is what concerns success where the environment does not tell.
     """
     n = len(episodes)
     seeds = [e.seed for e in episodes]
     scores = np.array([e.score for e in episodes])
     steps = [e.steps for e in episodes if e.success]
     successes = len(steps)
+    told = n and episodes[0].success is not None
     times = [e.decision_ms for e in episodes if e.decision_ms is not None]
     return {
         "n": n,
         "first_seed": min(seeds),
         "last_seed": max(seeds),
         "score": float(scores.mean()),
-        "score_ci95": list(betting_interval(scores)),
-        "success": successes / n,
-        "success_ci95": list(clopper_pearson(successes, n)),
-        "below_half": float((scores < 0.5).mean()),
-        "final_coverage": float(np.mean([e.final_coverage for e in episodes])),
+        "score_ci95": list(mean_interval(scores, score_range)),
+        "success": successes / n if told else None,
+        "success_ci95": list(clopper_pearson(successes, n)) if told else None,
+        "below_half": float((scores < 0.5).mean()) if score_range == (0.0, 1.0) else None,
+        "last_reward": float(np.mean([e.last_reward for e in episodes])),
         "steps_to_success": float(np.median(steps)) if steps else None,
         "candidates": float(np.mean([e.candidates for e in episodes])),
         "decision_ms": float(np.median(times)) if times else None,
@@ -66,11 +69,17 @@ def summary(episodes):
 
 def sentence(s):
     """A summary in one line."""
+    if not s["n"]:
+        return "no episode is over"
     score_low, score_high = s["score_ci95"]
-    low, high = s["success_ci95"]
-    steps = f", median {s['steps_to_success']:.0f} steps" if s["steps_to_success"] else ""
-    return (f"score {s['score']:.3f}, 95 % CI [{score_low:.3f}, {score_high:.3f}]   "
-            f"success {s['success']:.1%}, 95 % CI [{low:.1%}, {high:.1%}]{steps}   "
+    success = ""
+    if s["success"] is not None:
+        low, high = s["success_ci95"]
+        success = f"success {s['success']:.1%}, 95 % CI [{low:.1%}, {high:.1%}]"
+        if s["steps_to_success"]:
+            success += f", median {s['steps_to_success']:.0f} steps"
+        success += "   "
+    return (f"score {s['score']:.3f}, 95 % CI [{score_low:.3f}, {score_high:.3f}]   {success}"
             f"({s['n']} episodes, seeds {s['first_seed']}..{s['last_seed']})")
 
 
@@ -79,20 +88,22 @@ def compare(a, b):
 
     a, b: lists of Episodes. They are paired by seed, so the difficulty of a start cancels out.
     `only_a` and `only_b` count the seeds at which one succeeds alone, `p` is the exact McNemar test
-    of their being equally frequent. ValueError where no seed is in both.
+    of their being equally frequent. An episode that does not tell counts as no success. ValueError
+    where no seed is in both.
     """
     by_seed = {e.seed: e for e in a}
     pairs = [(by_seed[e.seed], e) for e in b if e.seed in by_seed]
     if not pairs:
         raise ValueError("the two have no seed in common, so there is nothing to compare")
     scores = np.array([y.score - x.score for x, y in pairs])
-    successes = np.array([float(y.success) - float(x.success) for x, y in pairs])
+    bounded = all(0 <= e.score <= 1 for pair in pairs for e in pair)
+    successes = np.array([float(bool(y.success)) - float(bool(x.success)) for x, y in pairs])
     only_a = int((successes < 0).sum())
     only_b = int((successes > 0).sum())
     return {
         "n": len(pairs),
         "score": float(scores.mean()),
-        "score_ci95": list(betting_interval(scores, -1.0, 1.0)),
+        "score_ci95": list(mean_interval(scores, (-1.0, 1.0) if bounded else None)),
         "success": float(successes.mean()),
         "success_ci95": list(betting_interval(successes, -1.0, 1.0)),
         "only_a": only_a,
@@ -102,6 +113,18 @@ def compare(a, b):
 
 
 # ---- intervals -----------------------------------------------------------------------------------
+
+def mean_interval(values, value_range):
+    """A 95 % interval for the mean -> low, high. value_range: of what is possible, low and high.
+
+    None, where nobody knows the range: the mean +- 1.96 standard errors. That needs many values,
+    and none that is rare and far from the others.
+    """
+    if value_range:
+        return betting_interval(values, *value_range)
+    half = 1.96 * np.std(values) / math.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
 
 def betting_interval(values, low=0.0, high=1.0, alpha=0.05):
     """A 1-alpha interval for the mean of independent numbers within low..high -> low, high.

@@ -1,7 +1,7 @@
 """Worker processes: what they bring and report, and that they never outlast the program."""
 from minidiff import stopping
-from minidiff.pusht import workers
-from minidiff.pusht.workers import Workers
+from minidiff.scoring import workers
+from minidiff.scoring.workers import Workers
 
 import concurrent.futures
 import os
@@ -173,7 +173,7 @@ def test_workers_leave_ctrl_c_and_a_closed_terminal_to_the_program():
 
 
 def test_a_program_that_does_not_leave_the_block_ends_all_the_same():
-    program = "from minidiff.pusht.workers import Workers; executor = Workers(1)"
+    program = "from minidiff.scoring.workers import Workers; executor = Workers(1)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=5, check=True)
 
 
@@ -183,7 +183,7 @@ def test_workers_do_not_outlast_the_program(number, busy):
     """And so they do not hold its output open, for which communicate() would wait."""
     program = (
         "import time\n"
-        "from minidiff.pusht.workers import Workers\n"
+        "from minidiff.scoring.workers import Workers\n"
         "with Workers(3) as executor:\n"
         "    [executor.submit(pow, 7, 7).result() for _ in range(9)]\n"
         f"    [executor.submit(time.sleep, 60) for _ in range({3 * busy})]\n"

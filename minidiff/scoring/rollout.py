@@ -1,15 +1,17 @@
-"""Episodes of a policy in PushT: many at once with one batched plan, on any executor."""
+"""Episodes of a policy in its task: many at once with one batched plan, on any executor."""
 import concurrent.futures
+import math
+import os
 
 import numpy as np
 
 from .. import stopping
 from ..beyond.realtime import plan_after
 from ..policy import history, run_episode
-from . import workers
-from .env import PushTEnv
-from .geometry import SUCCESS_COVERAGE
+from ..progress import Progress
+from . import scores, workers
 from .scores import Episode
+from .workers import Workers
 
 CHUNK = 50  # episodes in one batch. Fixed, so that results do not depend on the number of workers
 
@@ -29,24 +31,35 @@ class EpisodeNoise:
 
 
 class Track:
-    """The states and the coverages of one episode so far."""
+    """The observations and the rewards of one episode so far."""
 
-    def __init__(self, seed, first):
+    def __init__(self, task, seed, first):
+        self.task = task
         self.seed = int(seed)
-        self.states = [first]  # as observed
-        self.best = 0.0  # coverage
-        self.last = 0.0
+        self.states = [numbers(first)]  # as observed
+        self.rewards = []
+        self.success = None
 
-    def add(self, state, info):
-        """One more step."""
-        self.states.append(state)
-        self.last = info["coverage"]
-        self.best = max(self.best, self.last)
+    def add(self, obs, reward, info):
+        """One more step. Returns whether it is the last that the task allows."""
+        self.states.append(numbers(obs))
+        self.rewards.append(float(reward))
+        if "is_success" in info:
+            self.success = bool(self.success or info["is_success"])
+        return len(self.rewards) >= (self.task.max_steps or math.inf)
 
     def episode(self, candidates=1.0, decision_ms=None):
-        return Episode(self.seed, min(self.best / SUCCESS_COVERAGE, 1.0),
-                       self.best > SUCCESS_COVERAGE, len(self.states) - 1, self.last,
-                       candidates, decision_ms)
+        return Episode(self.seed, float(self.task.score(self.rewards)), self.success,
+                       len(self.rewards), self.rewards[-1], candidates, decision_ms)
+
+
+def numbers(obs):
+    """An observation as a row of numbers (S,)."""
+    try:
+        return np.ravel(np.asarray(obs, np.float64))
+    except (TypeError, ValueError):
+        raise ValueError(f"the environment's observation is a {type(obs).__name__}, not an array "
+                         "of numbers: let make_env put them side by side") from None
 
 
 class Unfinished(RuntimeError):
@@ -57,18 +70,19 @@ class Unfinished(RuntimeError):
         self.episodes = episodes
 
 
-def rollout(policy, seeds, noise_seed=0, make_env=PushTEnv, decide=None, queue="ignore",
-            record=False):
-    """Run one episode per seed, until success or the world's max_steps.
+def rollout(policy, seeds, noise_seed=0, make_env=None, decide=None, queue="ignore", record=False):
+    """Run one episode per seed, until the world or the task's max_steps ends it.
 
-    make_env: makes a world; picklable if an executor is to run it, as functools.partial is.
+    make_env: makes a world, by default that of policy.task; picklable if an executor is to run it,
+    as functools.partial is.
     decide: None, and all episodes are planned together; or decide(env, obs (obs_horizon, S), rng)
     -> plan (H, D), and each episode runs alone (study/candidates.py).
     queue: how a plan goes on from actions that the world has not carried out yet
     (beyond/realtime.py). `decide` does not know of these actions, so it has no effect there.
-    Returns a list of Episodes; with `record`, also the observations of each, (steps+1, 5). After a
+    Returns a list of Episodes; with `record`, also the observations of each, (steps+1, S). After a
     signal (stopping.py) it raises Stopped between two plans.
     """
+    make_env = make_env or policy.task.make_env
     if decide is None:
         tracks = run_together(policy, seeds, noise_seed, make_env, queue)
         episodes = [track.episode() for track in tracks]
@@ -88,13 +102,19 @@ def rollout(policy, seeds, noise_seed=0, make_env=PushTEnv, decide=None, queue="
 def run_together(policy, seeds, noise_seed, make_env, queue):
     """All episodes in lockstep, with one batched plan for those that are not over -> Tracks."""
     envs = [make_env() for _ in seeds]
-    tracks = [Track(seed, env.reset(seed=int(seed))[0]) for seed, env in zip(seeds, envs)]
+    tracks = []
+    for seed, env in zip(seeds, envs):
+        first, _ = env.reset(seed=int(seed))
+        tracks.append(Track(policy.task, seed, first))
     noise = EpisodeNoise(seeds, noise_seed)
     while noise.active:
         stopping.safe_point()
         obs = [history(tracks[i].states, policy.obs_horizon) for i in noise.active]
-        waiting = [np.reshape(envs[i].waiting, (-1, 2)) for i in noise.active]
-        plans = plan_after(policy, np.stack(obs), noise, np.stack(waiting), queue)
+        if queue == "ignore":
+            plans = policy.plan(np.stack(obs), noise)
+        else:  # a world in which actions wait holds them as `waiting`
+            waiting = np.stack([envs[i].waiting for i in noise.active])
+            plans = plan_after(policy, np.stack(obs), noise, waiting, queue)
         going_on = []
         for i, plan in zip(noise.active, plans):
             if carry_out(plan[:policy.action_horizon], envs[i], tracks[i]):
@@ -108,9 +128,9 @@ def run_together(policy, seeds, noise_seed, make_env, queue):
 def carry_out(actions, env, track):
     """Take these actions. Returns whether the episode is over."""
     for action in actions:
-        state, _, terminated, truncated, info = env.step(action)
-        track.add(state, info)
-        if terminated or truncated:
+        obs, reward, terminated, truncated, info = env.step(action)
+        last = track.add(obs, reward, info)
+        if terminated or truncated or last:
             return True
     return False
 
@@ -120,10 +140,11 @@ def run_alone(policy, seed, noise_seed, env, decide):
     rng = np.random.default_rng([noise_seed, int(seed)])  # as in EpisodeNoise
     steps = run_episode(policy, env, rng, seed=int(seed), decide=decide)
     first, _, _ = next(steps)
-    track = Track(seed, first)
-    for state, _, info in steps:
+    track = Track(policy.task, seed, first)
+    for obs, reward, info in steps:
         stopping.safe_point()
-        track.add(state, info)
+        if track.add(obs, reward, info):
+            break
     return track
 
 
@@ -151,6 +172,23 @@ def evaluate(policy, seeds, executor, noise_seed=0, progress=None, **options):
         for future in futures:  # if we were stopped: the executor would finish all it was given
             future.cancel()
     return episodes
+
+
+def score(policy, seeds, name):
+    """The summary (scores.summary) of an episode for each seed, on all cores.
+
+    If it had to end early, `incomplete` says why, and the summary is that of the episodes that are
+    over, if there are any. name: of the sampler, for the line that shows the progress.
+    """
+    progress = Progress(f"scoring ({name})", len(seeds))
+    score_range = policy.task.score_range
+    try:
+        with Workers(min(os.cpu_count(), math.ceil(len(seeds) / CHUNK))) as executor:
+            episodes = evaluate(policy, seeds, executor, progress=progress.show)
+            return scores.summary(episodes, score_range)
+    except Unfinished as error:
+        summary = scores.summary(error.episodes, score_range) if error.episodes else {"n": 0}
+        return summary | {"incomplete": str(error)}
 
 
 def finished(futures):
