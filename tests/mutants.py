@@ -285,8 +285,8 @@ DEFECTS = {
           "        self._actions = []\n",
           "        self._actions = getattr(self, \"_actions\", [])\n"),
         D("irom-princeton/dppo#32", "success never ended an episode",
-          "terminated = covered > SUCCESS_COVERAGE",
-          "terminated = False"),
+          "reward, info[\"is_success\"], truncated",
+          "reward, False, truncated"),
     ],
     "pusht/geometry": [
         D("facebookresearch/fairo#1093", "an angle a turn off was far from the goal's",

@@ -77,7 +77,7 @@ class PushTEnv:
         self._window = None
 
     def reset(self, *, seed=None, options=None):
-        """Begin an episode. Returns (observation, {"coverage": float}).
+        """Begin an episode. Returns (observation, info), info as `step` returns it.
 
         seed: of a new random generator; None goes on with the present one. options: a dict with
         "state", five numbers as in `state` or seven as in `motion`, and perhaps "order", a
@@ -96,25 +96,25 @@ class PushTEnv:
             self._begin(_numbers("state", options["state"], count), order)
         else:
             self._begin(self._sample_start(), "legacy")
-        return self._observation(), {"coverage": coverage(self._pose)}
+        return self._observation(), self._info()
 
     def step(self, action):
         """Pull the agent towards a point for 0.1 s.
 
         action: two finite numbers x, y, clipped to [0, 512]. Returns (observation, reward,
         terminated, truncated, info): reward = min(coverage / 0.95, 1); terminated if
-        coverage > 0.95; truncated from step `max_steps` on; info = {"coverage": float}. Neither
-        flag forbids further steps. Raises ValueError for another shape or numbers that are not
-        finite, RuntimeError before `reset`.
+        coverage > 0.95; truncated from step `max_steps` on; info = {"coverage": float,
+        "is_success": bool}, where success is what terminates. Neither flag forbids further steps.
+        Raises ValueError for another shape or numbers that are not finite, RuntimeError before
+        `reset`.
         """
         self._require_reset()
         x, y = _numbers("action", action, 2)
         self._advance(min(max(x, 0.0), float(WORLD_SIZE)), min(max(y, 0.0), float(WORLD_SIZE)))
-        covered = coverage(self._pose)
-        reward = min(covered / SUCCESS_COVERAGE, 1.0)
-        terminated = covered > SUCCESS_COVERAGE
+        info = self._info()
+        reward = min(info["coverage"] / SUCCESS_COVERAGE, 1.0)
         truncated = len(self._actions) >= self.max_steps
-        return self._observation(), reward, terminated, truncated, {"coverage": covered}
+        return self._observation(), reward, info["is_success"], truncated, info
 
     def simulate(self, actions):
         """The states (n, 5) that `step` would reach by actions (n, 2), in half the time: without
@@ -270,6 +270,10 @@ class PushTEnv:
         if self.obs_type == "state":
             return self.state
         return np.concatenate([keypoints(self._pose).ravel(), self._agent_xy])  # (16 + 2,)
+
+    def _info(self):
+        covered = coverage(self._pose)
+        return {"coverage": covered, "is_success": covered > SUCCESS_COVERAGE}
 
     def _require_reset(self):
         if self._space is None:

@@ -207,7 +207,7 @@ def turned_about_centre_of_gravity(x, y, angle):
 
 def test_legacy_seed_100000_gives_the_published_start():
     state, info = PushTEnv().reset(seed=100000)
-    assert tuple(state[:2]) == (235, 124) and info == {"coverage": 0.0}
+    assert tuple(state[:2]) == (235, 124) and info == {"coverage": 0.0, "is_success": False}
     origin = turned_about_centre_of_gravity(335, 128, state[4])
     np.testing.assert_allclose(state[2:4], origin, atol=1e-9)
     np.testing.assert_allclose(state[2:], [299.61288531, 145.20158073, 5.37825788], atol=1e-8)
@@ -365,17 +365,20 @@ def test_observations_hold_what_they_promise():
                          [(0.9, False), (0.949, False), (0.951, True), (1.0, True)])
 def test_reward_and_termination_follow_the_coverage(covered, terminated):
     shift = 6300 * (1 - covered) / 120
-    env = start((20.0, 20.0, *from_goal_frame(shift, 0.0)))
+    state = 20.0, 20.0, *from_goal_frame(shift, 0.0)
+    env = start(state)
     _, reward, done, truncated, info = env.step((20, 20))
     assert info["coverage"] == pytest.approx(covered, abs=1e-9)
     assert reward == pytest.approx(min(covered / SUCCESS_COVERAGE, 1), abs=1e-9)
-    assert done is terminated and truncated is False
+    assert done is info["is_success"] is terminated and truncated is False
+    assert env.reset(options={"state": state})[1] == info  # nothing has moved since
 
 
 def test_a_coverage_of_exactly_the_limit_is_no_success(monkeypatch):
     env = start(CENTRE)
     monkeypatch.setattr(environment, "coverage", lambda pose: SUCCESS_COVERAGE)
-    assert env.step((20, 20))[1:3] == (1.0, False)
+    expected = {"coverage": SUCCESS_COVERAGE, "is_success": False}
+    assert env.step((20, 20))[1:] == (1.0, False, False, expected)
 
 
 def test_an_episode_is_truncated_at_max_steps():
