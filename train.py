@@ -62,12 +62,14 @@ def held_folder(args, task, config):
 
 def work(args, task, config, folder):
     """The whole job, in the run's folder."""
-    files, saved, start = args.demos, None, args.init
+    notes = {"demos": args.demos, "init": args.init}
+    saved, start = None, args.init
     if args.resume:
-        start = folder / "checkpoint.npz"
-        saved = policy.read(start, STATE)
-        files, config = resumed(folder, saved[1], args.steps)
+        saved = policy.read(folder / "checkpoint.npz", STATE)
+        notes, config = resumed(folder, saved[1], args.steps)
+        start = folder if notes["init"] else None  # its units are not those of its demonstrations
     init = beyond.load(start, task)[0] if start else None
+    files = notes["demos"]
     trained_on = [formats.load(file, task) for file in files] or [demos.own(task)]
     loss = OBJECTIVES[config.objective].loss
     trainer = Trainer(config, task, demos.join(trained_on), loss, init)
@@ -77,14 +79,14 @@ def work(args, task, config, folder):
         try:
             trainer.restore(*saved)
         except ValueError as error:
-            which = ", ".join(files) or f"those of the task '{task.name}'"
-            raise ValueError(f"{folder}, with the demonstrations {which}: {error}") from None
+            which = ", ".join(files) or f"the demonstrations of the task '{task.name}'"
+            raise ValueError(f"{folder}, with {which}: {error}") from None
     if not task.make_env:
         args.score_episodes = args.score_every = 0
         say(f"the task '{task.name}' has no make_env, so its policies are not scored")
     if args.score_every or args.score_episodes and task is not PUSHT:
         try_world(untrained)
-    about = {"task": args.task, "demos": files, "init": args.init, **dataclasses.asdict(config)}
+    about = {"task": task.name, **notes, **dataclasses.asdict(config)}
     checkpoint.write_json(folder / "config.json", about)
     say(f"{sum(len(part.episode_ends) for part in trained_on):,} demonstrations, "
         f"{len(trainer.x0):,} windows; {config.net} with {trainer.net.theta.size:,} parameters; "
@@ -96,7 +98,7 @@ def work(args, task, config, folder):
         say(f"this run is finished; to make it longer: {again(args, folder)} "
             f"--steps {2 * config.steps}")
 
-    train(trainer, folder, files, args)
+    train(trainer, folder, notes, args)
     seconds = trainer.cpu_seconds()
     say(f"trained in {seconds:.0f} CPU seconds ({1000 * seconds / config.steps:.1f} ms a step); "
         f"weights in {folder / 'checkpoint.npz'}")
@@ -116,19 +118,20 @@ def work(args, task, config, folder):
 
 
 def resumed(folder, meta, steps):
-    """The files of demonstrations and the Config of a saved run; ValueError if it is damaged.
+    """What a saved run was made from, by name, and its Config; ValueError if it is damaged.
 
     steps: another number of steps, None for that of the run.
     """
     files = meta.get("demos")
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise ValueError(f"{folder}: the names of its demonstrations are damaged")
+    notes = {"demos": files, "init": str(meta["init"]) if meta.get("init") else None}
     config = config_of(folder, meta)
     if steps is None:
-        return files, config
+        return notes, config
     if type(meta.get("update")) is int and steps < meta["update"]:
         raise ValueError(f"--steps {steps}: {folder} has done {meta['update']} steps already")
-    return files, dataclasses.replace(config, steps=steps)
+    return notes, dataclasses.replace(config, steps=steps)
 
 
 def try_world(untrained):
@@ -141,10 +144,10 @@ def try_world(untrained):
                          f"{type(error).__name__}: {error}") from error
 
 
-def train(trainer, folder, files, args):
+def train(trainer, folder, notes, args):
     """The loop: one gradient step after another, saved now and then, and when asked to stop."""
     def save():
-        policy.save(folder / "checkpoint.npz", trainer, resumable=True, demos=files)
+        policy.save(folder / "checkpoint.npz", trainer, resumable=True, **notes)
 
     config = trainer.config
     progress = Progress("training", config.steps, trainer.n)

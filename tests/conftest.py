@@ -84,7 +84,7 @@ def tiny_policy(arrays):
     data = demos.check(arrays, PUSHT)
     _, _, normaliser = demos.training_set(data, PUSHT, 2, 8, 4.0)
     rng = np.random.default_rng(0)
-    schedule, eps_theta = training.build(CONFIG, PUSHT, len(normaliser.mean), rng)
+    schedule, eps_theta = training.build(CONFIG, 2, len(normaliser.mean), rng)
 
     def make(**options):
         options = {"obs_horizon": 2, "pred_horizon": 8, "action_horizon": 2,

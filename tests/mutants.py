@@ -317,7 +317,8 @@ DEFECTS = {
           "plans = policy.plan(np.stack(obs), noise)",
           "plans = policy.plan(np.stack(obs), noise)[:policy.action_horizon]"),
         D("huggingface/lerobot#4485", "steps after the end of an episode counted",
-          "        if terminated or truncated or last:\n            return True\n    return False\n",
+          "        if terminated or truncated or last:\n            return True\n"
+          "    return False\n",
           "    return terminated or truncated\n"),
         D("real-stanford/diffusion_policy@5e36d50", "of all episodes the first batch counted",
           "        for future in futures:\n            episodes += future.result()\n",

@@ -3,7 +3,6 @@ from minidiff.beyond import OBJECTIVES, SAMPLERS, baselines
 from minidiff.beyond.baselines import mixture_loss, mse_loss, network_output
 from minidiff.nn import EMBEDDING
 from minidiff.optim import AdamW, flat_gradient
-from minidiff.pusht.features import PUSHT
 from minidiff.tensor import Tape
 from minidiff.training import build
 
@@ -24,7 +23,7 @@ COND = 3
 def make(outputs=1):
     """-> schedule, eps_theta on chunks (8, 2) with three features, its weights off their start."""
     config = dataclasses.replace(CONFIG, outputs=outputs)
-    schedule, eps_theta = build(config, PUSHT, COND, np.random.default_rng(0))
+    schedule, eps_theta = build(config, 2, COND, np.random.default_rng(0))
     theta = eps_theta.net.theta
     theta += np.random.default_rng(0).normal(0, 0.1, theta.size).astype(np.float32)
     return schedule, eps_theta

@@ -53,7 +53,7 @@ def test_the_json_file_has_every_episode_and_a_summary_that_agrees(trained):
     assert [e["seed"] for e in episodes] == [7, 8, 9]
     assert (summary["n"], summary["first_seed"], summary["last_seed"]) == (3, 7, 9)
     assert all(1 <= e["steps"] <= 40 for e in episodes)
-    for name in ("score", "success", "final_coverage"):
+    for name in ("score", "success", "last_reward"):
         assert summary[name] == pytest.approx(np.mean([e[name] for e in episodes]))
     assert summary["score_ci95"][0] <= summary["score"] <= summary["score_ci95"][1]
     assert summary["plan_ms"] > 0 and summary["seconds"] > 0

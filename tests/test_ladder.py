@@ -3,7 +3,6 @@ from minidiff import wall
 from minidiff.beyond import baselines
 from minidiff.scoring.rollout import EpisodeNoise
 
-import dataclasses
 from functools import partial
 from types import SimpleNamespace
 
@@ -84,8 +83,8 @@ def test_features_are_blurred_in_training_only(monkeypatch):
 @pytest.mark.slow
 def test_the_ladder_is_climbed_once_and_printed(tmp_path, monkeypatch, capsys):
     pytest.importorskip("pygame")
-    short = dataclasses.replace(wall.CONFIG, steps=3, T=4)
-    monkeypatch.setattr(wall, "CONFIG", short)
+    short = wall.TASK.recipe | {"steps": 3, "T": 4}
+    monkeypatch.setattr(wall, "TASK", wall.TASK._replace(recipe=short))
     arguments = [str(tmp_path), "--wall", "--episodes", "3", "--seeds", "0", "1"]
 
     def printed():

@@ -222,7 +222,7 @@ def test_a_network_has_at_most_so_many_parameters(monkeypatch):
 
 @both_networks
 def test_initial_weights_have_variance_1_over_fan_in_the_rest_is_1_or_0(name):
-    _, eps_theta = build(Config(net=name), PUSHT, 20, np.random.default_rng(0))
+    _, eps_theta = build(Config(net=name), 2, 20, np.random.default_rng(0))
     net = eps_theta.net  # as wide as it is used
     for key, p in net.params.items():
         head = f"{net.blocks}.2.W"  # of the MLP

@@ -4,14 +4,13 @@ A row of the tables names an option, the arguments that stand before it, its oth
 must change. An option without a row fails, too.
 """
 from minidiff import demos, policy
-from minidiff.beyond import OBJECTIVES, load
+from minidiff.beyond import OBJECTIVES, load, tasks
 from minidiff.beyond.options import FLAGS
-from minidiff.pusht import setting
 from minidiff.pusht.data import collect
-from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.pusht.study import bound, compare, forks
 from minidiff.pusht.view import films, record, watch, windows
+from minidiff.scoring import rollout
 from minidiff.scoring.scores import Episode
 from minidiff.training import STATE, Config, Trainer
 
@@ -33,6 +32,13 @@ class Enough(Exception):
     """All has been seen."""
 
 
+def forget_tasks(patch):
+    """Modules that were loaded from files of these names, and where they lay."""
+    patch.setattr(sys, "path", [*sys.path])
+    for name in ("wall_a", "wall_b"):
+        patch.delitem(sys.modules, name, raising=False)
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, arrays):
     """A folder with runs, demonstrations, and a file that collect wrote."""
@@ -48,6 +54,14 @@ def files(tmp_path_factory, arrays):
         for _ in trainer:
             pass
         policy.save(folder / name / "checkpoint.npz", trainer, True, demos=[str(folder / "d.npz")])
+    wall = (ROOT / "minidiff" / "wall.py").read_text(encoding="utf-8")
+    (folder / "wall_a.py").write_text(wall)
+    (folder / "wall_b.py").write_text(wall.replace("normal((0, -1), 0.05)", "normal((0, -1), 0.1)"))
+    with pytest.MonkeyPatch.context() as patch:
+        forget_tasks(patch)
+        task = tasks.load(str(folder / "wall_a.py"))
+    trainer = Trainer(Config(steps=1, width=8, blocks=1, T=10), task, demos.own(task))
+    policy.save(folder / "wall" / "checkpoint.npz", trainer)
     more = {"noise": np.zeros_like(arrays["action"]), "seed": np.arange(4),
             "start": np.full((4, 5), np.nan)}
     recipe = ('{"samples": 3, "refine": 1, "stream": 5, "stop_coverage": 0.5, "max_steps": 50, '
@@ -72,7 +86,8 @@ def walk(env):
 
 def sampled(policy, noise_seed=0):
     """What a policy decides in one state."""
-    obs = np.repeat(PushTEnv().reset(seed=1)[0][None, None], policy.obs_horizon, 1)
+    first, _ = policy.task.make_env().reset(seed=1)
+    obs = np.repeat(first[None, None], policy.obs_horizon, 1)
     return {"plan": policy.plan(obs, np.random.default_rng(noise_seed)),
             "carried out": policy.action_horizon}
 
@@ -81,20 +96,27 @@ def sampled(policy, noise_seed=0):
 
 def train(patch, arguments):
     script = importlib.import_module("train")
-    saves, scores = [], {}
+    saves, seen = [], {}
     save = policy.save
     patch.setattr(policy, "save", lambda path, *given, **more: (
         saves.append(path), save(path, *given, **more)))
-    patch.setattr(setting, "score", lambda policy, name, n: scores.update({name: n}) or {"n": 0})
-    patch.setattr(setting, "draw_episodes", lambda *given: None)
+    patch.setattr(rollout, "score", lambda policy, seeds, name: (
+        seen.update({name: seeds}), {"n": 0, "score": 0, "success": None})[1])
+    patch.setattr(script, "draw", lambda *given: None)
     patch.setattr(sys, "argv", ["train.py", *arguments])
     script.main()
     run = saves[-1].parent
-    made, _ = policy.read(run / "checkpoint.npz", STATE)
-    trained, _ = load(run, PUSHT)
+    made, made_for = policy.read(run / "checkpoint.npz", STATE)
+    trained, _ = load(run, tasks.load("wall_a.py") if made_for["task"] == "wall" else PUSHT)
     return {"run": run, "weights": made["theta"], "averages": made["ema"],
-            "steps": len(made["losses"]), "saves": len(saves), "scores": scores,
-            "plan": sampled(trained)["plan"].shape, "seen": trained.obs_horizon}
+            "steps": len(made["losses"]), "saves": len(saves), "scores": seen,
+            "task": made_for["task"], "log": logged(run / "log.csv"),
+            "plan": trained.pred_horizon, "seen": trained.obs_horizon}
+
+
+def logged(path):
+    """The last columns of a run's log.csv: score and success."""
+    return [line.split(",")[-2:] for line in path.read_text().splitlines()]
 
 
 def evaluate(patch, arguments):
@@ -103,7 +125,8 @@ def evaluate(patch, arguments):
 
     def evaluate(policy, seeds, executor, noise_seed, progress, make_env, decide, queue):
         seen.update(sampled(policy, noise_seed), seeds=list(seeds), workers=executor,
-                    world=walk(make_env()), candidates=decide and decide.candidates,
+                    world=walk(make_env()) if policy.task is PUSHT else make_env().reset(seed=0)[0],
+                    candidates=decide and decide.candidates,
                     budget=decide and decide.budget_ms, queue=queue)
         return [Episode(seed, 0.5, False, 3, 0.5, 1.0, 2.0) for seed in seeds]
 
@@ -217,6 +240,10 @@ TRAIN = [(LEARN, *row) for row in (
     ("--save-every 1", "saves"),
     ("--score-episodes 2", "scores"))] + [
     (LEARN.replace("--T 6", ""), "--objective mse", "weights"),
+    (LEARN.replace("--demos d.npz", ""), "--task wall_a.py", "task"),
+    (LEARN.replace("episodes 0", "episodes 1"), "--score-every 2", "log"),
+    ("--demos d.npz --batch 16 --steps 4 --score-episodes 0", "--init simple", "weights"),
+    ("--score-episodes 0 --resume simple", "--steps 12", "steps"),
     ("--score-episodes 0 --resume simple", "--resume hybrid", "run")]
 
 DDIM = "simple --sampler ddim --sampler-steps 3"
@@ -256,7 +283,8 @@ EVAL = [(WALK, *row) for row in (
     ("--action-latency 1", "world"),
     ("--queue skip", "queue"),
     ("--estimate 2", "world"),
-    ("--json scores.json", "file"))]
+    ("--json scores.json", "file"))] + [
+    ("wall --task wall_a.py", "--task wall_b.py", "world")]
 FILM = [(DDIM, "--episodes 2", "seeds"), (DDIM, "--seed 7", "seeds")]
 WATCH = [(DDIM, *row) for row in (
     ("--seed 7", "start"),
@@ -306,6 +334,7 @@ def seen(files, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.syspath_prepend(ROOT)
             patch.chdir(folder)
+            forget_tasks(patch)
             return command(patch, arguments.split())
     return see
 
@@ -348,7 +377,8 @@ def test_the_default_that_the_help_names_is_the_one_that_counts(parser):
         said = re.search(r"\(default: ([\w.]+)\)", action.help or "")
         if said and action.default != argparse.SUPPRESS:
             given = action.default is not None
-            assert given or action.dest in (*FLAGS, "action_horizon", "temperature"), action.dest
+            assert given or action.dest in (*FLAGS, "action_horizon", "temperature", "task"), \
+                action.dest
             assert not given or said[1] == f"{action.default:{'' if action.choices else 'g'}}"
             assert not given or action.default in (action.choices or [action.default])
 

@@ -453,7 +453,7 @@ def test_regression_is_refused_by_the_path_and_loads_beyond_it(arrays, tmp_path)
     ({"std": np.zeros(43)}, {}, "std and scale must be above 0"),
     ({"scale": np.zeros((8, 1))}, {}, "std and scale must be above 0"),
     ({"scale": np.ones((8, 2))}, {}, "which do not fit"),
-    ({"centre": np.zeros(3)}, {}, "which do not fit"),
+    ({"centre": np.zeros(3)}, {}, "its actions are of 3 numbers, not of 2"),
     ({"std": np.full(43, np.nan)}, {}, "array 'std' is not made of finite numbers"),
     ({"beta": np.full(6, 1)}, {}, "array 'beta' is not made of finite numbers"),
     ({}, {"update": "many"}, "cannot have done many"),

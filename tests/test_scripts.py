@@ -1,12 +1,14 @@
 """train.py and eval.py in process: what they hand on, say and leave behind."""
-from minidiff import checkpoint, policy, stopping
+from minidiff import checkpoint, demos, policy, stopping
 from minidiff.beyond import SAMPLERS, formats
-from minidiff.pusht import SHIPPED_POLICY, setting
+from minidiff.optim import learning_rate
+from minidiff.pusht import SHIPPED_POLICY
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.estimate import EstimatingEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.pusht.study.disturbances import DisturbedEnv
-from minidiff.scoring import scores
+from minidiff.pusht.view import charts, films
+from minidiff.scoring import rollout, scores
 from minidiff.scoring.rollout import Unfinished
 from minidiff.scoring.scores import Episode
 from minidiff.training import Config, Trainer
@@ -204,7 +206,7 @@ def test_the_time_of_a_plan_is_the_median_of_five(script, monkeypatch):
 
     module = script("eval")
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock))
-    assert module.plan_ms(SimpleNamespace(plan=plan, obs_horizon=2)) == pytest.approx(3)
+    assert module.plan_ms(SimpleNamespace(plan=plan, obs_horizon=2, task=PUSHT)) == pytest.approx(3)
     assert [obs.shape for obs in observed] == [(1, 2, 5)] * 5
 
 
@@ -226,13 +228,13 @@ def trained(script, monkeypatch, demos_file):
 
         monkeypatch.setattr(policy, "save", note)
         monkeypatch.setattr(Trainer, "cpu_seconds", lambda trainer: 2.0)
-        monkeypatch.setattr(setting, "score", lambda policy, name, episodes: (
-            calls.append((name, policy.sampler, episodes)), score(name))[1])
-        monkeypatch.setattr(setting, "DEMOS", demos_file)
-        monkeypatch.setattr(setting, "draw_loss", lambda path, trainer: (
+        monkeypatch.setattr(rollout, "score", lambda policy, seeds, name: (
+            calls.append((name, policy.sampler, list(seeds))), score(name))[1])
+        monkeypatch.setattr(demos, "own", lambda task: formats.load(demos_file, task))
+        monkeypatch.setattr(charts, "loss", lambda path, trainer: (
             calls.append((path.name, trainer.n))))
-        monkeypatch.setattr(setting, "draw_episodes", lambda path, *given: (
-            calls.append((path.name, *given))))
+        monkeypatch.setattr(films, "film", lambda path, after, seeds, before: (
+            calls.append((path.name, before, after, len(seeds)))))
         module = script("train", *(SMALL if "--resume" not in arguments else []), *arguments)
         monkeypatch.setattr(module, "Progress", lambda *given: SimpleNamespace(
             show=lambda *shown: progress.append((given, shown))))
@@ -261,11 +263,13 @@ def test_train_says_each_thing_that_it_does(trained, demos_file, capsys):
     assert progress[-1] == (("training", 4, 0), (4, f"loss {arrays['losses'].mean():.5f}"))
     assert meta["demos"] == [str(demos_file)]
     config = json.loads(open(f"{run}/config.json").read())
-    assert config == {"demos": [str(demos_file)], **meta["config"]} and config["steps"] == 4
+    assert config == {"task": "pusht", "demos": [str(demos_file)], "init": None, **meta["config"]}
+    assert config["steps"] == 4
     assert json.loads(open(f"{run}/scores.json").read()) == {
         name: {"n": 0, "name": name} for name in ("ancestral", "ddim")}
     (slow, quick, loss, (film, before, after, shown)) = calls
-    assert (slow[::2], quick[::2], loss) == (("ancestral", 2), ("ddim", 2), ("loss.png", 4))
+    assert (slow[::2], quick[::2]) == (("ancestral", [5000, 5001]), ("ddim", [5000, 5001]))
+    assert loss == ("loss.png", 4)
     assert quick[1].keywords == {"steps": 4}
     assert (film, shown) == ("rollouts.png", 2)
     assert before.sampler.keywords == after.sampler.keywords == {"steps": 4}
@@ -308,7 +312,7 @@ def test_train_goes_on_where_it_was_stopped(trained, demos_file, monkeypatch, tm
         with pytest.raises(stopping.Stopped, match="^stopped at step 2 and saved; go on with: "
                                                    "python train.py --resume 'a run'$"):
             trained("--out", "a run", "--score-episodes", "0", "--demos", str(demos_file))
-    assert sorted(os.listdir("a run")) == ["checkpoint.npz", "config.json"]
+    assert sorted(os.listdir("a run")) == ["checkpoint.npz", "config.json", "log.csv"]
     (*_, film), saves, progress = trained("--resume", "a run", "--score-episodes", "1")
     assert all(np.array_equal(weights(a), weights(b)) for a, b in zip(whole[1:3], film[1:3]))
     assert saves == [("checkpoint.npz", 4), ("policy.npz", 4)]
@@ -316,6 +320,59 @@ def test_train_goes_on_where_it_was_stopped(trained, demos_file, monkeypatch, tm
     assert checkpoint.load("a run/checkpoint.npz")[1]["demos"] == [str(demos_file)]
     a, b = (checkpoint.load(f"{name}/checkpoint.npz")[0] for name in ("whole", "a run"))
     assert all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
+
+
+def test_a_longer_run_says_what_it_adds_and_keeps_its_notes(trained, demos_file, capsys):
+    trained("--out", "a", "--score-episodes", "0", "--demos", str(demos_file))
+    trained("--resume", "a", "--score-episodes", "0")
+    assert ("this run is finished; to make it longer: python train.py --resume a --steps 8\n"
+            in capsys.readouterr().out)
+    with pytest.raises(ValueError, match="^--steps 3: a has done 4 steps already$"):
+        trained("--resume", "a", "--steps", "3")
+    _, saves, _ = trained("--resume", "a", "--steps", "6", "--score-episodes", "0")
+    assert saves == [("checkpoint.npz", 6), ("policy.npz", 6)]
+    _, meta = checkpoint.load("a/checkpoint.npz")
+    assert meta["demos"] == [str(demos_file)] and meta["config"]["steps"] == 6
+    assert json.loads(open("a/config.json").read())["steps"] == 6
+    rows = open("a/log.csv").read().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_a_run_from_other_weights_takes_their_network(trained, capsys):
+    trained("--out", "a", "--score-episodes", "0", "--steps", "9")
+    first, _ = checkpoint.load("a/policy.npz")
+    arguments = ["--init", "a", "--score-episodes", "1", "--out", "b", "--lr", "1e-9"]
+    (*_, film), *_ = trained(*arguments, "--seed", "3")
+    before = film[1]
+    assert np.array_equal(weights(before), first["ema"])
+    arrays, meta = checkpoint.load("b/checkpoint.npz")
+    assert np.allclose(arrays["theta"], first["ema"], atol=1e-4)
+    assert meta["init"] == os.path.abspath("a") and meta["config"]["seed"] == 3
+    (*_, film), *_ = trained("--resume", "b", "--steps", "7", "--score-episodes", "1")
+    assert np.array_equal(checkpoint.load("b/checkpoint.npz")[0]["mean"], first["mean"])
+    with pytest.raises(ValueError, match="^--width 16: the weights of .*/a have 8$"):
+        trained("--init", "a", "--width", "16")
+    with pytest.raises(FileNotFoundError, match="nowhere: no such checkpoint"):
+        trained("--init", "nowhere")
+
+
+def test_the_log_has_a_row_for_each_hundredth_and_for_each_score(trained, capsys):
+    summary = {"n": 1, "score": 0.25, "success": 0.5, "score_ci95": [0, 1],
+               "success_ci95": [0, 1], "steps_to_success": None, "first_seed": 1, "last_seed": 1}
+    calls, *_ = trained("--out", "a", "--steps", "200", "--score-every", "99",
+                        "--score-episodes", "2", score=lambda name: summary)
+    assert [call[0] for call in calls[:2]] == ["ddim", "ddim"]
+    assert "step 99: score 0.250, 95 % CI [0.000, 1.000]   success 50.0%" in capsys.readouterr().out
+    head, *rows = [row.split(",") for row in open("a/log.csv").read().splitlines()]
+    assert head[:4] == ["step", "loss", "learning rate", "CPU seconds"] and len(head) == 10
+    steps = [int(row[0]) for row in rows]
+    assert steps == sorted([*range(2, 201, 2), 99])
+    losses = checkpoint.load("a/checkpoint.npz")[0]["losses"]
+    for step, (_, loss, rate, seconds, *by_t, score, success) in zip(steps, rows):
+        assert float(loss) == pytest.approx(losses[step - 2:step].mean(), rel=1e-5)
+        assert float(rate) == pytest.approx(learning_rate(step - 1, 200, 5e-3, 100), rel=1e-5)
+        assert seconds == "2" and min(map(float, by_t)) > 0
+        assert (score, success) == (("0.25", "0.5") if step in (99, 198) else ("", ""))
 
 
 def test_train_says_why_there_is_no_score_or_no_picture(trained, capsys):
@@ -374,6 +431,8 @@ def test_train_warns_where_actions_are_clipped(clip, warned, trained, monkeypatc
     ("--objective bound --weight bound", SystemExit,
      "error: --objective bound makes no use of --weight: leave it out\n$"),
     ("--objective mse --T 6", SystemExit, "--objective mse makes no use of --T: leave it out\n$"),
+    ("--resume a --init b", SystemExit, "it takes no --init\n$"),
+    ("--score-every 5 --score-episodes 0", SystemExit, "--score-episodes 0 leaves nothing to sc"),
     ("--lr -1", SystemExit, "error: --lr must be at least 1e-09, not -1.0\n$"),
     ("--save-every 0", SystemExit, "must be from 1 to 1000000000, not 0\n$"),
     ("--score-episodes -1", SystemExit, "must be from 0 to 1000000, not -1\n$"),
@@ -390,7 +449,7 @@ def test_train_refuses_what_it_cannot_do(arguments, error, said, script, capsys)
     ({"demos": [1]}, "^a: the names of its demonstrations are damaged$"),
     ({"config": 3}, "^a: "),
     ({"demos": ["b.npz", "b.npz"]}, "^a, with b.npz, b.npz: not the demonstrations that"),
-    ({"demos": []}, "^a, with .*/demos.npz: not the demonstrations that")], ids=str)
+    ({"demos": []}, "^a, with the demonstrations of the task 'pusht': not the dem")], ids=str)
 def test_train_does_not_resume_what_does_not_fit(change, said, trained, monkeypatch):
     trained("--out", "a", "--score-episodes", "0")
     arrays, meta = checkpoint.load("a/checkpoint.npz")

@@ -78,7 +78,7 @@ def test_ctrl_c_reaches_a_job_in_the_background_of_a_shell():
 
 
 @pytest.mark.parametrize("arguments", [
-    "train.py", "eval.py", "-m minidiff", "-m minidiff.pusht compare a b", "-m minidiff.wall"])
+    "train.py", "eval.py", "-m minidiff", "-m minidiff.pusht compare a b"])
 def test_ctrl_c_while_a_command_is_loaded_ends_it_quietly(arguments, tmp_path):
     """There is a NumPy that asks for it when it is imported."""
     (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
@@ -112,12 +112,11 @@ def test_an_error_is_one_sentence(error, said, capsys):
     assert capsys.readouterr().err == said
 
 
-@pytest.mark.parametrize("module", ["minidiff", "minidiff.wall"])
-def test_a_command_without_options_refuses_them(module):
-    result = subprocess.run([sys.executable, "-m", module, "--steps", "5"], cwd=ROOT,
+def test_a_command_without_options_refuses_them():
+    result = subprocess.run([sys.executable, "-m", "minidiff", "--steps", "5"], cwd=ROOT,
                             capture_output=True, text=True, timeout=60)
     assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.endswith(f"python -m {module}: error: unrecognized arguments: --steps 5\n")
+    assert result.stderr.endswith("python -m minidiff: error: unrecognized arguments: --steps 5\n")
 
 
 def test_a_value_that_is_refused_is_not_shown_at_full_length(capsys):
@@ -344,3 +343,20 @@ def test_a_new_run_takes_the_first_folder_that_is_free(tmp_path, capsys):
     with pytest.raises(folders.Taken, match="already holds a run: continue it with --resume"):
         with folders.hold_new(base):
             pass
+
+
+# ---- a table that grows --------------------------------------------------------------------------
+
+def test_a_table_grows_row_by_row_and_drops_what_is_done_again(tmp_path):
+    path = tmp_path / "log.csv"
+    table = progress.Table(path, ("step", "loss", "score"))
+    assert path.read_text() == "step,loss,score\n"
+    table.add(1, 0.123456789, None)
+    table.add(2, float("nan"), 1e-9)
+    table.add(30, 2.0, 1)
+    assert path.read_text() == "step,loss,score\n1,0.123457,\n2,,1e-09\n30,2,1\n"
+    path.write_text(path.read_text() + "3")  # killed in the middle of a row
+    progress.Table(path, ("step", "loss", "score"), done=2).add(3, 0, 0)
+    assert path.read_text() == "step,loss,score\n1,0.123457,\n2,,1e-09\n3,0,0\n"
+    progress.Table(path, ("step", "loss"))
+    assert path.read_text() == "step,loss\n"

@@ -15,7 +15,7 @@ import laws
 import numpy as np
 import pytest
 
-DATA = wall.demonstrations(5, np.random.default_rng(0))  # 80 windows
+DATA = demos.check(wall.demonstrations(5), wall.TASK)  # 80 windows
 TINY = {"width": 8, "blocks": 1, "T": 6, "pred_horizon": 4, "batch": 32, "steps": 10, "warmup": 3}
 
 

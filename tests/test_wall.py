@@ -1,10 +1,9 @@
 """The second task, which shares nothing with PushT: its world, and what is learned of it."""
-from minidiff import demos, stopping, wall
+from minidiff import demos, wall
 from minidiff.beyond import OBJECTIVES, bind
 from minidiff.policy import from_trainer
-from minidiff.training import Trainer
-
-import dataclasses
+from minidiff.scoring import rollout
+from minidiff.training import Config, Trainer
 
 import laws
 import numpy as np
@@ -82,12 +81,27 @@ def test_past_the_wall_and_up_is_solved(side):
 
 
 def test_an_episode_is_over_after_three_times_a_demonstration():
+    class Down:
+        """A policy that never gets there."""
+        obs_horizon, action_horizon, task = 1, 5, wall.TASK
+
+        def plan(self, obs, rng):
+            return np.tile([0.0, -1.0], (len(obs), 16, 1))
+
+    episode, = rollout.rollout(Down(), [0])
+    assert (episode.steps, episode.score, episode.success) == (3 * wall.H, 0.0, False)
+
+
+def test_a_picture_shows_the_point_where_it_is_the_wall_and_the_goal():
     world = started()
-    for _ in range(3 * wall.H - 1):
-        _, _, terminated, truncated, _ = world.step(np.array([0.0, -1.0]))
-        assert not (terminated or truncated)
-    _, reward, terminated, truncated, _ = world.step(np.array([0.0, -1.0]))
-    assert truncated and not terminated and reward == 0
+    before = world.render()
+    world.position = np.array([1.0, 0.5])
+    picture = world.render()
+    assert picture.shape == (120, 120, 3) and picture.dtype == np.uint8
+    row, column = np.argwhere((picture == (213, 94, 0)).all(2)).mean(0)
+    assert abs(column - 59.5 * (1 + 1 / 1.2)) < 1 and abs(row - 59.5 * (1 - 0.5 / 1.2)) < 1
+    assert (picture[59:61, 36:84] == 40).all() and not (picture[60, :30] == 40).any()
+    assert tuple(picture[10, 60]) == (0, 158, 115) and (before[:60] == picture[:60]).mean() > 0.9
 
 
 # ---- the task ------------------------------------------------------------------------------------
@@ -105,7 +119,7 @@ def test_the_policy_sees_where_the_point_is_and_plans_from_there():
 # ---- demonstrations ------------------------------------------------------------------------------
 
 def test_demonstrations_pass_on_both_sides_and_their_actions_solve_it():
-    data = wall.demonstrations(200, np.random.default_rng(0))
+    data = demos.check(wall.demonstrations(200), wall.TASK)
     assert data.episode_ends.tolist() == list(range(wall.H, 200 * wall.H + 1, wall.H))
     assert isinstance(data, demos.Demos)
     sides = []
@@ -123,7 +137,7 @@ def test_demonstrations_pass_on_both_sides_and_their_actions_solve_it():
 
 
 def test_demonstrations_lead_to_the_goal_each_in_its_own_bow():
-    data = wall.demonstrations(200, np.random.default_rng(0))
+    data = demos.check(wall.demonstrations(200), wall.TASK)
     state, action = data.state.reshape(200, wall.H, 2), data.action.reshape(200, wall.H, 2)
     start = state[:, 0]
     assert np.abs(start - (0, -1)).max() < 0.25  # as World's
@@ -136,11 +150,11 @@ def test_demonstrations_lead_to_the_goal_each_in_its_own_bow():
 # ---- what is learned -----------------------------------------------------------------------------
 
 def trained(objective):
-    data = wall.demonstrations(300, np.random.default_rng(0))
-    trainer = Trainer(wall.CONFIG, wall.TASK, data, OBJECTIVES[objective].loss)
+    config = Config(**wall.TASK.recipe)
+    trainer = Trainer(config, wall.TASK, demos.own(wall.TASK), OBJECTIVES[objective].loss)
     for _ in trainer:
         pass
-    return from_trainer(trainer, bind(OBJECTIVES[objective].samplers[0]), action_horizon=8)
+    return from_trainer(trainer, bind(OBJECTIVES[objective].samplers[0]))
 
 
 def crossings(policy, n):
@@ -157,36 +171,3 @@ def test_diffusion_passes_on_both_sides_where_regression_hits_the_wall():
     laws.assert_close((x > 0).mean(), 0.5, 0.5 / np.sqrt(60))
     x, = crossings(trained("mse"), 1)
     assert abs(x) < wall.WALL / 2
-
-
-def test_the_score_counts_the_episodes_that_are_solved_each_with_its_seed(capsys, monkeypatch):
-    def episode(policy, world, rng, seed):
-        seeds.append((seed, rng.random()))
-        yield None, 0.0, {}
-        yield None, float(seed % 3 == 0), {}
-
-    seeds = []
-    monkeypatch.setattr(wall, "run_episode", episode)
-    monkeypatch.setattr(wall, "CONFIG", dataclasses.replace(wall.CONFIG, steps=2))
-    wall.main(episodes=10)
-    assert seeds == [(k, np.random.default_rng([1, k]).random()) for k in range(10)]
-    assert capsys.readouterr().out == "got past the wall in 4 of 10 episodes\n"
-
-
-@pytest.mark.slow
-def test_the_file_runs_from_end_to_end_and_says_what_came_of_it(capsys, monkeypatch):
-    """With a third of the steps."""
-    monkeypatch.setattr(wall, "CONFIG", dataclasses.replace(wall.CONFIG, steps=700))
-    wall.main(episodes=10)
-    said = capsys.readouterr().out
-    assert said.startswith("got past the wall in ") and said.endswith(" of 10 episodes\n")
-    assert int(said.split()[5]) >= 8
-
-
-@pytest.mark.parametrize("before", [0, 1], ids=["in training", "between episodes"])
-def test_after_a_signal_it_stops_at_the_next_safe_point(before, monkeypatch, capsys):
-    asked = iter([False] * before + [True])
-    monkeypatch.setattr(wall, "CONFIG", dataclasses.replace(wall.CONFIG, steps=1))
-    monkeypatch.setattr(stopping, "asked", lambda: next(asked))
-    assert stopping.run("minidiff.wall", wall.main) == 1
-    assert capsys.readouterr().err.endswith("\nstopped\n")

@@ -31,6 +31,7 @@ from minidiff.policy import from_trainer  # noqa: E402
 from minidiff.progress import Progress  # noqa: E402
 from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
+from minidiff.pusht.geometry import coverage  # noqa: E402
 from minidiff.pusht.study import forks, rests  # noqa: E402
 from minidiff.pusht.view import charts, drawing, films  # noqa: E402
 from minidiff.training import Config, Trainer  # noqa: E402
@@ -152,7 +153,7 @@ def resting(path, policy):
         panels = [(state, "regression", plans(regression, state, 1, rng)),
                   (state, "diffusion", plans(policy, state, 16, rng)),
                   (state, "the demonstrator", forks.demonstrated(state, 16, rng)[:, :8])]
-        rows.append((f"seed {episode.seed}", panels, f"{episode.final_coverage:.1%} covered"))
+        rows.append((f"seed {episode.seed}", panels, f"{coverage(state[2:]):.1%} covered"))
     drawing.film_strip(path, rows, size=200, around=200)
 
 
@@ -185,9 +186,10 @@ def share_to_the_right(plans):
 
 def second_task(path, policy):
     """Plans past the wall from the middle, (0, -1)."""
-    data = wall.demonstrations(300, np.random.default_rng(0))
-    regression_config = dataclasses.replace(wall.CONFIG, objective="mse")
-    diffusion = trained(wall.CONFIG, wall.TASK, data, l_simple, ancestral_sampling)
+    data = demos.own(wall.TASK)
+    config = Config(**wall.TASK.recipe)
+    regression_config = dataclasses.replace(config, objective="mse")
+    diffusion = trained(config, wall.TASK, data, l_simple, ancestral_sampling)
     regression = trained(regression_config, wall.TASK, data, baselines.mse_loss,
                          baselines.regression)
     lines = []

@@ -173,9 +173,8 @@ def play_wall(planner, seeds, obs_noise):
     """The task of wall.py, where touching the wall ends the episode -> the same."""
     results = []
     for seed in seeds:
-        noise = rollout.EpisodeNoise([seed], 0)
-        *steps, (_, reward, _) = policy.run_episode(planner, wall.World(), noise, int(seed))
-        results.append([reward == 1, float(reward), len(steps), False])
+        episode, = rollout.rollout(planner, [seed])
+        results.append([episode.success, episode.score, episode.steps, False])
     return results
 
 
@@ -193,8 +192,7 @@ def pusht(files):
 
 
 def past_a_wall():
-    data = wall.demonstrations(300, np.random.default_rng(0))
-    return Setting(wall.TASK, data, wall.CONFIG, play_wall)
+    return Setting(wall.TASK, demos.own(wall.TASK), Config(**wall.TASK.recipe), play_wall)
 
 
 def network(setting, objective, seed, folder):

@@ -1,5 +1,8 @@
 """Line charts show what they are given: curves, ticks and names stand where they belong."""
 from minidiff.pusht.view import charts, drawing
+from minidiff.training import Config
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -260,3 +263,39 @@ def test_names_right_of_a_plot_keep_their_order_and_their_distance(wanted):
     assert (np.diff(placed[order]) >= 28 - 1e-9).all() and (placed <= 500).all()
     if len(wanted) == 1:
         assert placed == wanted
+
+
+# ---- the loss of a run ---------------------------------------------------------------------------
+
+def drawn(monkeypatch, by_t, n, first=0.0, **options):
+    """What draw_loss draws for losses first, first + 1, ..: its lines by name, all else."""
+    calls = []
+    monkeypatch.setattr(charts, "curves", lambda *given: calls.append(given))
+    config = Config(steps=400, weight="uniform", **options)
+    charts.loss("loss.png", SimpleNamespace(
+        config=config, n=n, losses=first + np.arange(400.0), loss_by_t=np.array(by_t)))
+    (path, lines, *words), = calls
+    assert path == "loss.png"
+    return {name: (list(x), list(y)) for name, x, y in lines}, words
+
+
+def test_the_loss_is_drawn_as_means_over_hundredths_of_the_run(monkeypatch):
+    lines, words = drawn(monkeypatch, np.full((2, 4), NAN), 301)  # the last is left over
+    middles = np.arange(1.5, 300, 3)
+    assert lines == {"training loss": (list(middles), list(middles - 0.5))}
+    assert words == ["L_simple, lambda = uniform, mlp", "gradient step", "loss", True,
+                     "training loss: means over 3 steps"]
+    assert drawn(monkeypatch, np.full((2, 4), NAN), 301, first=-9.0)[1][-2] is False
+    lines, _ = drawn(monkeypatch, np.full((2, 4), NAN), 2)
+    assert lines == {"training loss": ([0.5, 1.5], [0, 1])}
+
+
+def test_the_loss_is_drawn_by_the_quarters_of_the_chain_that_there_are(monkeypatch):
+    by_t = [[1, NAN, 5, 7], [2, NAN, NAN, 8]]
+    lines, words = drawn(monkeypatch, by_t, 301, T=10)
+    del lines["training loss"]
+    assert list(lines) == ["t = 1..2", "t = 6..7", "t = 8..10"]
+    assert lines["t = 8..10"] == ([0, 200], [7, 8])
+    assert words[-1].endswith("steps; the others: quarters of the chain")
+    lines, words = drawn(monkeypatch, np.ones((2, 4)), 301, T=1)
+    assert list(lines) == ["training loss", "t = 1..1"] and "the others" in words[-1]

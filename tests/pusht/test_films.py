@@ -1,11 +1,12 @@
 """Films show the episodes that the policy plays, and say what is wrong before the first of them."""
 from minidiff import policy
 from minidiff.beyond.samplers import ddim_sampling
+from minidiff.demos import Task
 from minidiff.demos import load as load_demos
 from minidiff.pusht import __main__ as commands
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
-from minidiff.pusht.geometry import coverage
+from minidiff.pusht.geometry import GOAL_POSE, coverage
 from minidiff.pusht.view import drawing, films
 from minidiff.scoring import rollout, scores
 from minidiff.training import Config, Trainer
@@ -45,13 +46,53 @@ def test_a_strip_has_evenly_spaced_frames_from_start_to_end(tiny_policy, strips)
 
 
 def test_a_strip_says_how_an_episode_ended(monkeypatch, strips):
-    episodes = [scores.Episode(7, 1.0, True, 1, 0.964), scores.Episode(8, 0.5, False, 1, 0.2)]
-    states = [np.ones((2, 5))] * 2
+    episodes = [scores.Episode(7, 1.0, True, 1, 1.0), scores.Episode(8, 0.5, False, 1, 0.2)]
+    x, y, angle = GOAL_POSE
+    almost = np.array([[0, 0, x + 1, y + 1, angle]] * 2)
+    states = [almost, np.ones((2, 5))]
+    covered = f"{coverage(almost[1, 2:]):.0%}"
     monkeypatch.setattr(rollout, "rollout", lambda *given, **more: (episodes, states))
     films.film("film.png", None, [7, 8])
     (_, rows), = strips
-    assert [footer for _, _, footer in rows] == ["success after\n1 steps:\n96% covered",
+    assert [footer for _, _, footer in rows] == [f"success after\n1 steps:\n{covered} covered",
                                                  "best coverage\n47.5%"]
+
+
+class Shades:
+    """A world whose pictures are of the shade of its step, 900 x 450 px."""
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = seed
+        return [0.0, 0.0], {}
+
+    def step(self, action):
+        self.steps += 1
+        over = self.steps == 50
+        return [0.0, 0.0], 0.5, over, False, {"is_success": over}
+
+    def render(self):
+        return np.full((450, 900, 3), self.steps, np.uint8)
+
+
+class Idle:
+    obs_horizon, action_horizon = 1, 4
+    task = Task("shades", make_env=Shades, max_steps=20)
+
+    def plan(self, obs, rng):
+        return np.zeros((len(obs), 4, 2))
+
+
+def test_a_strip_of_any_task_shows_what_its_world_renders(strips):
+    films.rendered("film.png", Idle(), Idle(), [0, 36], frames=3)
+    (path, rows), = strips
+    assert path == "film.png" and [label for label, _, _ in rows] == [
+        "seed 0", "seed 0", "seed 36", "seed 36"]
+    shades = [[int(picture.max()) for picture, _ in shown] for _, shown, _ in rows]
+    assert shades == [[0, 10, 20]] * 2 + [[36, 43, 50]] * 2
+    assert [caption for _, caption in rows[0][1]] == ["step 0", "step 10", "step 20"]
+    assert [footer for _, _, footer in rows[1:3]] == [
+        "after training\nscore 10", "before training\nscore 7\nsuccess"]
+    assert rows[0][1][0][0].shape == (150, 300, 3)
 
 
 def test_a_strip_can_show_a_policy_before_and_after_its_training(demos_file, strips):

@@ -1,8 +1,10 @@
 """Episodes of a policy: in lockstep or alone, the same whatever else runs, on any executor."""
 from minidiff import stopping
 from minidiff.beyond import samplers
+from minidiff.demos import Task
 from minidiff.diffusion import ancestral_sampling
 from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.features import PUSHT
 from minidiff.pusht.geometry import GOAL_POSE, SUCCESS_COVERAGE, coverage
 from minidiff.pusht.study.candidates import BestOf
 from minidiff.pusht.study.disturbances import DisturbedEnv
@@ -24,7 +26,7 @@ import pytest
 
 class Script:
     """A policy without a network: act(obs, rng) -> actions (B, 6, 2). It notes what it observed."""
-    obs_horizon, action_horizon = 3, 4
+    obs_horizon, action_horizon, task = 3, 4, PUSHT
 
     def __init__(self, act):
         self.act = act
@@ -166,19 +168,19 @@ def test_the_scores_of_a_policy_that_does_nothing_are_those_of_its_starts():
     world = partial(StartsAt, table, max_steps=9)
     on_goal, near, far, just = rollout(Script(stay), [1, 2, 3, 4], make_env=world)
     assert on_goal == Episode(1, 1.0, True, 1, pytest.approx(1.0))
-    assert near == Episode(2, pytest.approx(0.9 / 0.95), False, 9, pytest.approx(0.9))
+    assert near == Episode(2, pytest.approx(0.9 / 0.95), False, 9, pytest.approx(0.9 / 0.95))
     assert far == Episode(3, 0.0, False, 9, 0.0)
-    assert just == Episode(4, 1.0, True, 1, pytest.approx(0.96))
+    assert just == Episode(4, 1.0, True, 1, 1.0)
 
 
-def test_the_score_is_the_best_moment_and_the_final_coverage_the_last():
+def test_the_score_of_pusht_is_its_best_moment_wherever_it_ends():
     """The agent comes from the left and pushes the T off its goal."""
     world = partial(StartsAt, {1: (60, 340, *shifted(0.94))}, max_steps=20)
     push = Script(lambda obs, rng: np.full((len(obs), 6, 2), (230.0, 340.0)))
     (episode,), (states,) = rollout(push, [1], make_env=world, record=True)
     covered = [coverage(state[2:]) for state in states[1:]]
     assert episode.score == pytest.approx(max(covered) / SUCCESS_COVERAGE) and not episode.success
-    assert episode.final_coverage == pytest.approx(covered[-1])
+    assert episode.last_reward == pytest.approx(covered[-1] / SUCCESS_COVERAGE)
     assert covered[-1] < 0.7 < 0.9 < max(covered)
 
 
@@ -192,6 +194,39 @@ def test_an_episode_ends_with_its_success_while_others_go_on():
     assert [len(obs) for obs in script.observed] == [3, 2]  # at step 0 and at step 4
     np.testing.assert_allclose(script.observed[1][:, -1, 2:], [shifted(0.9), shifted(0.5)])
     assert rollout(script, [3], make_env=world) == episodes[2:]
+
+
+class Counter:
+    """A world that counts its steps in its reward and never ends; at its third it is a success."""
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return [0, seed], {}
+
+    def step(self, action):
+        self.steps += 1
+        info = {"is_success": self.steps == 3} if self.steps > 1 else {}
+        return [[self.steps], [0]], self.steps, False, False, info
+
+
+@pytest.mark.parametrize("score, brought", [(sum, 15.0), (max, 5.0), (len, 5.0)])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_task_decides_what_the_score_is_and_when_an_episode_ends(score, brought, alone):
+    script = Script(stay)
+    script.task = Task("count", make_env=Counter, max_steps=5, score=score)
+    decide = (lambda env, obs, rng: script.plan(obs[None], rng)[0]) if alone else None
+    (episode,), (states,) = rollout(script, [7], decide=decide, record=True)
+    assert episode == Episode(7, brought, True, 5, 5.0)
+    assert states.tolist() == [[0, 7]] + [[k, 0] for k in range(1, 6)]  # as rows of numbers
+    script.task = script.task._replace(max_steps=2)
+    assert rollout(script, [7], decide=decide)[0].success is False
+    script.task = script.task._replace(max_steps=1)
+    assert rollout(script, [7], decide=decide)[0].success is None  # it was not told
+
+
+def test_an_observation_that_is_no_array_is_refused_in_words():
+    with pytest.raises(ValueError, match="observation is a dict, not an array of numbers: let mak"):
+        rollouts.numbers({"position": np.zeros(2)})
 
 
 # ---- many episodes on any executor ---------------------------------------------------------------
@@ -214,7 +249,7 @@ def test_episodes_are_the_same_on_any_number_of_workers(planner, tiny_policy, mo
         first = evaluate(policy, seeds, executor, make_env=short)
         assert first == evaluate(policy, seeds, executor, 0, make_env=short)
     assert done == [3, 6, 8] * 5
-    assert len({e.final_coverage for e in results[0]}) > 1
+    assert len({e.last_reward for e in results[0]}) > 1
 
 
 def test_candidates_do_not_depend_on_the_workers_that_share_the_decider(monkeypatch):

@@ -20,7 +20,7 @@ def test_a_summary_says_what_the_episodes_say():
     s = scores.summary(episodes)
     assert s["n"] == 5 and s["first_seed"] == 10 and s["last_seed"] == 14
     assert s["score"] == pytest.approx(0.78) and s["success"] == 0.6 and s["below_half"] == 0.2
-    assert s["final_coverage"] == pytest.approx(0.692) and s["steps_to_success"] == 90
+    assert s["last_reward"] == pytest.approx(0.692) and s["steps_to_success"] == 90
     assert s["candidates"] == 1 and s["decision_ms"] is None
     assert s["success_ci95"] == list(scores.clopper_pearson(3, 5))
     assert s["score_ci95"] == list(scores.betting_interval([1.0, 0.4, 1.0, 0.5, 1.0]))
@@ -35,6 +35,29 @@ def test_a_summary_without_success_has_no_steps_to_success():
     s = scores.summary([Episode(0, 0.1, False, 300, 0.1)])
     assert s["steps_to_success"] is None and s["success"] == 0
     assert "median" not in scores.sentence(s)
+
+
+def test_a_summary_of_returns_has_a_normal_interval_and_no_success():
+    returns = [-120.0, -180.0, -150.0, -150.0]
+    s = scores.summary([Episode(k, r, None, 200, -1.0) for k, r in enumerate(returns)], None)
+    half = 1.96 * np.std(returns) / 2
+    assert s["score_ci95"] == pytest.approx([-150 - half, -150 + half])
+    assert s["success"] is s["success_ci95"] is s["below_half"] is None
+    assert scores.sentence(s) == (f"score -150.000, 95 % CI [{-150 - half:.3f}, {-150 + half:.3f}]"
+                                  "   (4 episodes, seeds 0..3)")
+    wide = scores.summary([Episode(0, 7.0, True, 3, 1.0)] * 9, (0, 10))
+    assert wide["score_ci95"] == list(scores.betting_interval([7.0] * 9, 0, 10))
+
+
+def test_scores_of_any_size_are_compared_by_their_standard_error(tmp_path):
+    a = [Episode(k, -100.0 - k, None, 9, 0.0) for k in range(9)]
+    b = [Episode(k, -100.0 + k, None, 9, 0.0) for k in range(9)]
+    d = scores.compare(a, b)
+    half = 1.96 * np.std(2 * np.arange(9)) / 3
+    assert d["score_ci95"] == pytest.approx([8 - half, 8 + half])
+    assert (d["only_a"], d["only_b"]) == (0, 0)
+    paths = [write(tmp_path / "a.json", a), write(tmp_path / "b.json", b)]
+    compare.main(paths)  # such sheets are read, too
 
 
 def test_the_cost_of_decisions_is_summed_up_where_there_is_one():
@@ -222,10 +245,11 @@ def test_compare_refuses_another_file_in_words(text, tmp_path):
 
 @pytest.mark.parametrize("change, said", [
     ({"score": "good"}, "score is 'good'"), ({"score": float("nan")}, "score is nan"),
-    ({"score": 1.5}, "score is 1.5"), ({"score": None}, "score is None"),
+    ({"score": 1e301}, "score is 1e"), ({"score": None}, "score is None"),
     ({"seed": 1.5}, "seed is no whole number"), ({"success": 1}, "success is neither"),
-    ({"steps": True}, "steps is no whole number"), ({"final_coverage": -1}, "final_coverage is -1"),
-    ({"final_coverage": 1.1}, "final_coverage is 1.1"), ({"candidates": 1e10}, "candidates is 1"),
+    ({"steps": True}, "steps is no whole number"), ({"last_reward": "0"}, "last_reward is '0'"),
+    ({"last_reward": float("inf")}, "last_reward is inf"),
+    ({"candidates": 1e10}, "candidates is 1"),
     ({"decision_ms": [1]}, r"decision_ms is \[1\]"), ({"decision_ms": 1e13}, "decision_ms is 1"),
     ({"seed": 2}, "seed 2 is there twice")])
 def test_compare_refuses_what_no_episode_can_have(change, said, tmp_path):

@@ -36,7 +36,7 @@ def film(path, policy, seeds, noise_seed=0, frames=8, before=None, make_env=None
         for episode, states in zip(episodes, paths):
             ending = f"best coverage\n{episode.score * SUCCESS_COVERAGE:.1%}"
             if episode.success:
-                covered = f"{episode.final_coverage:.0%} covered"
+                covered = f"{coverage(states[-1][2:]):.0%} covered"
                 ending = f"success after\n{episode.steps} steps:\n{covered}"
             shown = []
             for k in np.unique(np.linspace(0, episode.steps, frames).round().astype(int)):
