@@ -29,7 +29,7 @@ beyond/samplers beyond/guidance beyond/realtime beyond/baselines beyond/formats 
 beyond/__init__
 beyond/options
 scoring/__init__ scoring/scores scoring/workers
-scoring/rollout
+scoring/rollout scoring/cluster
 pusht/__init__ pusht/data/__init__ pusht/study/__init__ pusht/view/__init__
 pusht/geometry
 pusht/features
@@ -38,7 +38,7 @@ pusht/estimate pusht/data/expert pusht/study/disturbances
 pusht/study/candidates pusht/study/compare pusht/study/bound pusht/study/forks pusht/data/collect
 pusht/study/rests
 pusht/view/drawing
-pusht/view/charts pusht/view/films pusht/view/windows
+pusht/view/charts pusht/view/films pusht/view/windows pusht/gym
 pusht/view/watch pusht/view/record
 pusht/__main__
 """
@@ -102,7 +102,7 @@ def test_beyond_knows_nothing_of_the_task(name):
 def test_pygame_is_imported_by_the_view_alone(name):
     loaded = {module.partition(".")[0] for module, _ in imports(name)}
     assert "pygame" not in loaded or name.startswith("pusht/view/")
-    if name.count("/") == 1 and name not in ("pusht/env",):
+    if name.count("/") == 1 and name not in ("pusht/env", "pusht/gym"):
         assert not [file for file in files(name) if file.startswith("pusht/view/")]
 
 
@@ -156,7 +156,7 @@ def test_the_oldest_packages_are_the_lower_bounds_that_pyproject_names():
 
 def loads(program):
     """Which of the packages below the path a program has loaded at its end."""
-    asked = ("pymunk", "pygame", "zarr", "minidiff.beyond", "minidiff.pusht")
+    asked = ("pymunk", "pygame", "zarr", "gymnasium", "minidiff.beyond", "minidiff.pusht")
     program += f"; import sys; print([name for name in {asked} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True,
                             text=True)

@@ -141,6 +141,12 @@ class PushTEnv:
         """(7,) float64: `state`, and the agent's velocity (px/s)."""
         return np.array([*self.state, *self._velocity])
 
+    @property
+    def pose(self):
+        """(3,) float64: block x, y and angle, which counts whole turns."""
+        self._require_reset()
+        return np.array(self._pose)
+
     def snapshot(self):
         """This moment, picklable, for `restore` here or in another PushTEnv. The random generator
         is not part of it.
@@ -179,14 +185,15 @@ class PushTEnv:
     def __copy__(self):
         return copy.deepcopy(self)  # two worlds never share a state
 
-    def render(self):
-        """By render_mode: "rgb_array" returns a picture, (H, W, 3) uint8; "human" shows it in a
-        window; None raises RuntimeError, as a missing pygame does."""
+    def render(self, size=512):
+        """By render_mode: "rgb_array" returns a picture, (size, size, 3) uint8; "human" shows it in
+        a window; None raises RuntimeError, as a missing pygame does."""
         if self.render_mode is None:
             raise RuntimeError("this PushTEnv was made without a render_mode: "
                                'give it "rgb_array" or "human"')
         from .view import drawing  # here, as nothing but pictures needs pygame
-        picture = drawing.frame(self.state, target=self._actions[-1] if self._actions else None)
+        target = self._actions[-1] if self._actions else None
+        picture = drawing.frame(self.state, target, size=size)
         if self.render_mode == "rgb_array":
             return picture
         if self._window is None:

@@ -361,6 +361,11 @@ def test_observations_hold_what_they_promise():
     assert 0 <= start((50.0, 50.0, 256.0, 256.0, -1.0)).state[4] < 2 * math.pi
 
 
+def test_the_pose_counts_whole_turns():
+    x, y, angle = start((50.0, 50.0, 256.0, 256.0, 7.0 - 4 * math.pi)).pose
+    np.testing.assert_allclose((x, y, angle), (256, 256, 7 - 4 * math.pi), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("covered, terminated",
                          [(0.9, False), (0.949, False), (0.951, True), (1.0, True)])
 def test_reward_and_termination_follow_the_coverage(covered, terminated):
@@ -465,7 +470,8 @@ def test_rendering_gives_a_picture_or_says_what_is_missing():
     pytest.importorskip("pygame")
     env = start(CENTRE, render_mode="rgb_array")
     picture = env.render()
-    assert picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8
+    assert picture.shape == (512, 512, 3) and picture.dtype == np.uint8
+    assert env.render(96).shape == (96, 96, 3)
     for x, y in ((300, 400), (400, 150)):
         env.step((x, y))
         cross = (env.render() == (40, 40, 40)).all(-1)  # where the agent was sent, and only there
