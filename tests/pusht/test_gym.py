@@ -125,6 +125,8 @@ def test_seeds_give_the_starts_of_gym_pusht():
                 [383, 140, 148.10769615, 266.52928556, 2.34710552],
                 [415, 52, 292.04632503, 404.11540701, 1.86654227]]
     np.testing.assert_allclose(starts, expected, rtol=0, atol=1e-8)
+    env.np_random = np.random.default_rng(0)  # starts come from Gymnasium's own generator
+    np.testing.assert_array_equal(env.reset()[0], first)
 
 
 def test_legacy_seeds_give_the_starts_of_the_published_lists():
@@ -144,10 +146,10 @@ def test_reset_to_state_does_what_it_does_in_gym_pusht():
     env, _ = begun(seed=0)
     asked = [0.0, 10.0, 20.0, 30.0, 1.0]
     options = {"reset_to_state": asked}
+    reached, _ = env.reset(options=options)
     expected = [0, 10, 57.86619432, 50.68639624, 1]
-    for _ in range(2):  # the options are not used up
-        reached, _ = env.reset(options=options)
-        np.testing.assert_allclose(reached, expected, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(reached, expected, rtol=0, atol=1e-8)
+    assert options == {"reset_to_state": asked}  # is left as it was
     exact, _ = env.reset(options={"state": asked, "order": "exact"})
     np.testing.assert_allclose(exact, asked, rtol=0, atol=1e-8)
     sampled = env.reset(seed=0, options={"reset_to_state": None})[0]
@@ -195,6 +197,7 @@ def test_all_observations_are_of_the_same_world():
         env, _ = begun(seed=2, obs_type=obs_type, **size)
         env.step((10, 20))
         seen.append(env.reset(seed=2)[0])
+        assert env.observation_space.contains(seen[-1])
     np.testing.assert_array_equal(seen[0], state)
     for name, value in (("environment_state", keypoints(state[2:]).ravel()),
                         ("agent_pos", state[:2])):
@@ -255,6 +258,7 @@ def test_a_human_sees_the_start_and_every_step(monkeypatch):
                        visualization_height=200)
     states = [state, *(env.step((30, 40))[0] for _ in range(2))]
     env.close()
+    assert env.metadata["render_fps"] == 10  # an action lasts 0.1 s
     *pictures, closed = windows[0]
     assert len(windows) == 1 and closed == "closed" and len(pictures) == 3
     for picture, state, target in zip(pictures, states, (None, (30, 40), (30, 40))):
