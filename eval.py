@@ -35,8 +35,8 @@ from minidiff.pusht.study import compare
 from minidiff.pusht.study.candidates import BestOf
 from minidiff.pusht.study.disturbances import DisturbedEnv
 from minidiff.scoring import scores
+from minidiff.scoring.cluster import executor
 from minidiff.scoring.rollout import CHUNK, Unfinished, evaluate, numbers
-from minidiff.scoring.workers import Workers
 
 import functools
 import math
@@ -69,6 +69,8 @@ def parse_arguments():
         help="how a seed becomes a start; published seeds are legacy (default: legacy)")
     add("--workers", type=options.bounded(int, 1, 1000), default=os.cpu_count(), metavar="N",
         help="processes; the scores do not depend on it (default: one for each core)")
+    add("--scheduler", type=options.named, metavar="ADDRESS",
+        help="instead: the workers of a dask.distributed cluster, tcp://HOST:8786")
 
     options.add_arguments(parser)
 
@@ -158,8 +160,8 @@ def main():
     started = time.monotonic()
     incomplete = None
     try:
-        with Workers(min(args.workers, chunks)) as executor:
-            episodes = evaluate(policy, seeds, executor, args.noise_seed, progress.show,
+        with executor(args.scheduler, min(args.workers, chunks), task) as pool:
+            episodes = evaluate(policy, seeds, pool, args.noise_seed, progress.show,
                                 make_env=worlds, decide=decide, queue=args.queue)
     except Unfinished as error:
         episodes = error.episodes

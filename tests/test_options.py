@@ -131,7 +131,8 @@ def evaluate(patch, arguments):
         return [Episode(seed, 0.5, False, 3, 0.5, 1.0, 2.0) for seed in seeds]
 
     patch.setattr(script, "evaluate", evaluate)
-    patch.setattr(script, "Workers", contextlib.nullcontext)
+    patch.setattr(script, "executor", lambda address, count, task: (
+        contextlib.nullcontext(address or count)))
     patch.setattr(sys, "argv", ["eval.py", *arguments])
     script.main()
     if os.path.exists("scores.json"):
@@ -203,7 +204,8 @@ def collected(patch, arguments):
         return collect.read("made.npz")[0]
 
     patch.setattr(collect, "make", make)
-    patch.setattr(collect, "Workers", contextlib.nullcontext)
+    patch.setattr(collect, "executor", lambda address, count: (
+        contextlib.nullcontext(address or count)))
     patch.setattr(collect, "visited_by", lambda path, seeds, executor: f"those of {path}")
     before = set(os.listdir())
     collect.main(arguments)
@@ -274,6 +276,7 @@ EVAL = [(WALK, *row) for row in (
     ("--max-steps 20", "world"),
     ("--seeding modern", "world"),
     ("--workers 1", "workers"),
+    ("--scheduler tcp://here:1", "workers"),
     ("--candidates 3", "candidates"),
     ("--budget-ms 5", "budget"),
     ("--kick-block 30 0", "world"),
@@ -311,7 +314,8 @@ COLLECT = [(f"{MAKE} --seed 4", "--add-to made.npz", "episodes"),
     ("--stop-coverage 0.9", "stop_coverage"),
     ("--noise-every-other 2", "noise_every_other"),
     ("--max-steps 200", "max_steps"),
-    ("--workers 1", "workers"))] + [
+    ("--workers 1", "workers"),
+    ("--scheduler tcp://here:1", "workers"))] + [
     (MAKE + " --seed 4", "--add-to made.npz", "episodes"),
     (MAKE + " --seed 4", "--add-to made.npz", "refine")]
 TABLES = {train: TRAIN, evaluate: SAMPLING + EVAL, film: SAMPLING + FILM, watched: SAMPLING + WATCH,

@@ -61,7 +61,8 @@ def evaluated(script, monkeypatch):
             return outcome
 
         monkeypatch.setattr(module, "evaluate", evaluate)
-        monkeypatch.setattr(module, "Workers", contextlib.nullcontext)
+        monkeypatch.setattr(module, "executor", lambda address, count, task: (
+            contextlib.nullcontext(count)))
         monkeypatch.setattr(module, "plan_ms", lambda policy: 7.4 * (policy.task is PUSHT))
         module.main()
         return calls[0]

@@ -162,7 +162,7 @@ def evaluate(policy, seeds, executor, noise_seed=0, progress=None, **options):
             chunk = seeds[start:start + CHUNK]
             futures.append(executor.submit(rollout, policy, chunk, noise_seed, **options))
         for future in futures:
-            episodes += future.result()
+            episodes += workers.awaited(future)
             if progress:
                 progress(len(episodes))
     except (stopping.Stopped, concurrent.futures.BrokenExecutor, MemoryError) as error:

@@ -108,6 +108,13 @@ class Workers(concurrent.futures.Executor):
         self.shutdown()
 
 
+def awaited(future):
+    """The result of a future of any executor; Stopped if a signal comes first (stopping.py)."""
+    while not concurrent.futures.wait([future], PATIENCE).done:
+        stopping.safe_point()
+    return future.result()
+
+
 def cause(exitcode):
     """The end of a process in words."""
     if exitcode == -9:

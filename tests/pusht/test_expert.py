@@ -364,7 +364,7 @@ def called(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(collect, "demonstrate", demonstrate)
-    monkeypatch.setattr(collect, "Workers", lambda count: Here())
+    monkeypatch.setattr(collect, "executor", lambda address, count: Here())
     return made
 
 

@@ -28,7 +28,8 @@ from ... import __version__, beyond, checkpoint, demos, stopping
 from ...beyond.options import named
 from ...progress import Progress
 from ...scoring import rollout
-from ...scoring.workers import Workers
+from ...scoring.cluster import executor
+from ...scoring.workers import awaited
 from ..features import PUSHT
 from .expert import Demonstration, demonstrate
 
@@ -82,7 +83,7 @@ def make(seeds, executor, part=None, noise_every_other=0.0, starts=None, **optio
         futures.append(executor.submit(demonstrate, int(seed), noise=noise, start=given, **options))
     try:
         for future in futures:
-            made.append(future.result())
+            made.append(awaited(future))
             if len(made) % KEEP_EVERY == 0:
                 keep(part, made, begun_as)
             progress.show(len(made), f"{len([d for d in made if d.solved])} solved")
@@ -193,6 +194,8 @@ def parse(arguments):
                         help="put FILE's episodes in front, and make more by its recipe")
     parser.add_argument("--visited", metavar="RUN", type=named,
                         help="start from states that this policy visits (a run's folder or file)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", type=named,
+                        help="instead of --workers: those of a dask.distributed cluster")
     for name, default, _, _, text in KNOBS:
         parser.add_argument(f"--{name}", type=type(default), default=argparse.SUPPRESS,
                             help=f"{text} (default: {default})")
@@ -268,10 +271,10 @@ def main(arguments):
             raise ValueError(f"{args.add_to} has an episode from seed {sampled.max()} already: "
                              f"try --seed {sampled.max() + 1}")
     try:
-        with Workers(min(args.workers, len(seeds))) as executor:
+        with executor(args.scheduler, min(args.workers, len(seeds))) as pool:
             if args.visited:
-                starts = visited_by(args.visited, seeds, executor)
-            arrays = make(seeds, executor, part, starts=starts, **options)
+                starts = visited_by(args.visited, seeds, pool)
+            arrays = make(seeds, pool, part, starts=starts, **options)
     except (stopping.Stopped, concurrent.futures.BrokenExecutor) as error:
         kept_there = "nothing was written"
         if part.exists():

@@ -1,0 +1,118 @@
+"""Many machines: the workers of a dask.distributed cluster as an executor (extra `dask`).
+
+    dask scheduler                                on one machine, which prints the address
+    dask worker tcp://HOST:8786 --nthreads 1      on each: --nworkers 16 starts as many processes
+    python eval.py --scheduler tcp://HOST:8786
+
+On every machine minidiff must be installed, in the same version.
+"""
+import concurrent.futures
+import functools
+import importlib.metadata
+import pickle
+import sys
+
+from .. import __version__
+from ..progress import say
+from .workers import Workers
+
+PATIENCE = 10  # s until a scheduler or a worker answers
+
+
+def executor(address, count, task=None):
+    """The executor that does the work: a Cluster where there is an address, else so many Workers.
+
+    task: whose functions are sent there; they may stand in a file that is on this machine alone.
+    """
+    return Cluster(address, task) if address else Workers(count)
+
+
+class Cluster(concurrent.futures.Executor):
+    """The workers that a dask scheduler has, for use in a `with` block.
+
+    What a worker does that dies is done again by another, with the same result. A future raises
+    BrokenExecutor where three workers died of its task, or where the scheduler is gone. ValueError
+    where there is no scheduler or no worker.
+    """
+
+    def __init__(self, address, task=None):
+        try:
+            import cloudpickle
+            import distributed
+        except ImportError:
+            raise ValueError("a cluster needs one more package: "
+                             "pip install 'minidiff[dask]'") from None
+        try:
+            self.client = distributed.Client(address, timeout=PATIENCE)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{address}: no scheduler answers there ({error})") from None
+        self.pickle = cloudpickle.dumps
+        for module in homes(task or ()):
+            cloudpickle.register_pickle_by_value(module)
+        self.check()
+
+    def check(self):
+        """ValueError where no worker is there; a warning where one has other versions."""
+        try:
+            self.client.wait_for_workers(1, timeout=PATIENCE)
+            there = self.client.run(versions)
+        except (TimeoutError, ImportError, AttributeError) as error:
+            self.client.close()
+            raise ValueError(f"no worker of the cluster can run minidiff: is one started, and "
+                             f"minidiff installed there? ({error})") from None
+        for worker, theirs in there.items():
+            if theirs != versions():
+                say(f"warning: {worker} has {theirs}, this machine {versions()}: results may "
+                    "differ in their last digits")
+
+    def submit(self, function, /, *args, **options):
+        future = concurrent.futures.Future()
+        call = self.pickle((function, args, options))
+        remote = self.client.submit(carry_out, call, pure=False)
+        remote.add_done_callback(functools.partial(hand_over, future=future))
+        return future
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        """Leave the cluster; what nobody waits for any more is not done."""
+        self.client.close()
+
+
+def homes(task):
+    """The modules, outside minidiff and what is installed, that the functions of a task are in."""
+    names = {getattr(part, "__module__", None) for part in task if callable(part)}
+    modules = [sys.modules[name] for name in names if name in sys.modules]
+    installed = (sys.prefix, sys.base_prefix)
+    return [module for module in modules if module.__name__.partition(".")[0] != "minidiff"
+            and not (getattr(module, "__file__", None) or sys.prefix).startswith(installed)]
+
+
+def hand_over(remote, future):
+    """What a call on the cluster has come to, as that of the future that stands for it here."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(remote.result())
+    except Exception as error:
+        import distributed
+        lost = (distributed.KilledWorker, concurrent.futures.CancelledError, OSError)
+        future.set_exception(concurrent.futures.BrokenExecutor(f"the cluster has lost it: {error}")
+                             if isinstance(error, lost) else error)
+
+
+# ---- on a worker ---------------------------------------------------------------------------------
+
+def carry_out(call):
+    """A pickled call (function, args, options)."""
+    function, args, options = pickle.loads(call)
+    return function(*args, **options)
+
+
+def versions():
+    """Of what decides a result, by name; None for what is not installed."""
+    found = {"minidiff": __version__}
+    for name in ("numpy", "pymunk"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
