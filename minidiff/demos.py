@@ -45,6 +45,12 @@ class Task(NamedTuple):
     max_steps: an episode ends after so many, if the environment has not ended it. None: never.
     score(rewards): the score of an episode, from the list of its rewards: their sum, or max.
     score_range: the lowest and the highest possible score. None: not known.
+
+    Demonstrations in tables (beyond/formats.py):
+
+    columns: for each of state and action the columns of a table that it is made of, side by side.
+    from_columns(rows (N, C)) -> state (N, S), where a table's columns are no state yet. None: they
+        are.
     """
     name: str = ""  # by default that of its file (beyond/tasks.py)
     features: Callable = as_they_are
@@ -59,6 +65,8 @@ class Task(NamedTuple):
     max_steps: int | None = 1000
     score: Callable = sum
     score_range: tuple | None = None
+    columns: dict = {"state": ("observation.state",), "action": ("action",)}
+    from_columns: Callable | None = None
 
 
 class Demos(NamedTuple):

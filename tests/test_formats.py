@@ -1,6 +1,8 @@
-"""Demonstrations in zarr are read as those in .npz are, and refused in as many words."""
+"""Demonstrations in other formats are read as those in .npz are, and refused in as many words."""
 from minidiff.beyond import formats
+from minidiff.demos import Task
 from minidiff.pusht.features import PUSHT
+from minidiff.pusht.geometry import keypoints
 
 import json
 import pickle
@@ -186,6 +188,169 @@ def test_without_zarr_the_message_says_what_to_install(tmp_path, monkeypatch):
     for path in (folder, zipped(folder.parent, tmp_path / "group.zip")):
         refused(path, "pip install 'minidiff[zarr]'")
 
+
+# ---- LeRobot -------------------------------------------------------------------------------------
+
+def tables(arrays, state):
+    """For each episode the columns of its parquet file, by name; among them an image."""
+    tables = []
+    start = 0
+    for episode, end in enumerate(arrays["episode_ends"].tolist()):
+        n = end - start
+        tables.append({"observation.image": [{"bytes": b"png", "path": "a.png"}] * n,
+                       **{name: list(rows[start:end]) for name, rows in state.items()},
+                       "action": list(arrays["action"][start:end]),
+                       "episode_index": [episode] * n, "frame_index": list(range(n)),
+                       "next.reward": [0.5] * n, "task": ["push"] * n})
+        start = end
+    return tables
+
+
+def write(path, *tables):
+    """One parquet file with the rows of these tables."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(pyarrow.table({name: sum((table[name] for table in tables), [])
+                               for name in tables[0]}), path)
+
+
+def laid_out(folder, version, tables):
+    """Episodes as a folder in LeRobot's layout: one a file, or two a file and out of order."""
+    (folder / "meta").mkdir(parents=True)
+    about = {"codebase_version": version, "total_episodes": len(tables)}
+    (folder / "meta" / "info.json").write_text(json.dumps(about))
+    if version == "v2.1":
+        for episode, table in enumerate(tables):
+            write(folder / "data" / "chunk-000" / f"episode_{episode:06}.parquet", table)
+    else:
+        reversed_rows = {name: column[::-1] for name, column in tables[1].items()}
+        write(folder / "data" / "chunk-000" / "file-000.parquet", tables[2], reversed_rows)
+        write(folder / "data" / "chunk-001" / "file-000.parquet", tables[3], tables[0])
+    return folder
+
+
+def seen_as_corners(arrays):
+    """A state as LeRobot's pusht_keypoints has it."""
+    corners = keypoints(arrays["state"][:, 2:]).reshape(-1, 16)
+    return {"observation.state": arrays["state"][:, :2],
+            "observation.environment_state": np.float32(corners)}
+
+
+@pytest.fixture(params=["v2.1", "v3.0"])
+def lerobot(request, arrays, tmp_path):
+    """make(**columns): a folder in LeRobot's layout; columns replace those of each episode."""
+    def make(tables_=None, name="lerobot"):
+        return laid_out(tmp_path / name, request.param,
+                        tables_ or tables(arrays, seen_as_corners(arrays)))
+    return make
+
+
+def test_keypoints_in_the_layout_of_lerobot_are_the_same_states(lerobot, arrays):
+    loaded = formats.load(lerobot(), PUSHT)
+    np.testing.assert_array_equal(loaded.episode_ends, arrays["episode_ends"])
+    np.testing.assert_array_equal(loaded.action, arrays["action"])
+    off = loaded.state - arrays["state"]
+    off[:, 4] = np.angle(np.exp(1j * off[:, 4]))
+    np.testing.assert_allclose(off, 0, atol=1e-3)
+    assert (loaded.state[:, 4] >= 0).all() and (loaded.state[:, 4] <= 2 * np.pi).all()
+
+
+def test_columns_are_joined_in_the_order_that_the_task_names(lerobot, arrays):
+    """Lists and single numbers, of integers and floats."""
+    state = np.concatenate([arrays["state"], np.arange(139)[:, None]], 1)
+    columns = {"where": state[:, 1:5], "number": np.arange(139), "x": state[:, 0]}
+    anything = np.array([[-np.inf, np.inf]] * 6)
+    task = PUSHT._replace(columns={"state": ("x", "where", "number"), "action": ("action",)},
+                          from_columns=None, state_range=anything)
+    loaded = formats.load(lerobot(tables(arrays, columns)), task)
+    np.testing.assert_array_equal(loaded.state, state)
+    plain = Task("plain", None, None, PUSHT.state_range, PUSHT.action_range)
+    folder = lerobot(tables(arrays, {"observation.state": arrays["state"]}), "plain")
+    assert_same(formats.load(folder, plain), arrays)
+
+
+def test_no_column_is_read_that_the_task_does_not_name(lerobot, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    names, read = set(), parquet.ParquetFile.read
+    monkeypatch.setattr(parquet.ParquetFile, "read", lambda file, columns: (
+        names.update(columns), read(file, columns))[1])
+    formats.load(lerobot(), PUSHT)
+    assert names == {"observation.state", "observation.environment_state", "action",
+                     "episode_index", "frame_index"}
+
+
+WRONG = [  # what becomes of a column of the last episode, and the words
+    ("action", None, "is missing; there are episode_index, frame_index, next.reward, observation."),
+    ("action", [[1.0, 2]] * 43 + [[1.0]], "has 1 numbers in row 43, but in row 0 2"),
+    ("action", [[1.0, 2, 3]] * 44, "has 3 numbers a row, but in "),
+    ("action", [[1.0, 2]] * 43 + [None], "has no value in some of its rows"),
+    ("action", ["north"] * 44, "should be numbers or lists of them, but is string"),
+    ("action", [["north"]] * 44, "should be numbers or lists of them, but is list<"),
+    ("action", [[[1.0]]] * 44, "should be numbers or lists of them, but is list<"),
+    ("action", [True] * 44, "should be numbers or lists of them, but is bool"),
+    ("frame_index", [None] * 44, "should be numbers or lists of them, but is null"),
+    ("observation.state", None, "is missing; there are action, ")]
+
+
+@pytest.mark.parametrize("name, column, said", WRONG, ids=[said for *_, said in WRONG])
+def test_a_wrong_column_is_named_with_its_file(name, column, said, arrays, tmp_path):
+    made = tables(arrays, seen_as_corners(arrays))
+    made[3][name] = column
+    if column is None:
+        del made[3][name]
+    folder = laid_out(tmp_path / "wrong", "v2.1", made)
+    refused(folder, f"data/chunk-000/episode_000003.parquet: column '{name}': {said}")
+
+
+def test_numbers_of_lerobot_are_checked_like_any_others(lerobot, arrays):
+    made = tables(arrays, seen_as_corners(arrays))
+    made[0]["action"][7] = np.float32([5, None])
+    refused(lerobot(made), "array 'action' is not finite in row 7, column 1: nan")
+    made = tables(arrays, {"observation.state": arrays["state"][:, :2],
+                           "observation.environment_state": arrays["state"]})
+    refused(lerobot(made, "wide"), "array 'state' should be numbers of shape (N, 5), but is",
+            "(139, 7)")
+    moved = seen_as_corners(arrays)
+    moved["observation.environment_state"][45, 3] += 3
+    refused(lerobot(tables(arrays, moved), "moved"), "corners in row 45 are not those of the T")
+
+
+def test_an_episode_or_a_row_that_lerobot_counts_and_lacks_is_refused(lerobot, arrays):
+    made = tables(arrays, seen_as_corners(arrays))
+    folder = lerobot(made)
+    info = folder / "meta" / "info.json"
+    info.write_text(info.read_text().replace('"total_episodes": 4', '"total_episodes": 5'))
+    refused(folder, "episode 4 of the 5 that meta/info.json counts is not there")
+    info.write_text("{}")
+    refused(folder, "total_episodes")
+    made[1]["episode_index"] = [7] * 50
+    refused(lerobot(made, "other"), "episode 1 of the 4 that meta/info.json counts is not there")
+    made[1]["episode_index"] = [1] * 50
+    made[2]["frame_index"][3] = 4
+    refused(lerobot(made, "twice"), "episode 2: column 'frame_index' is not 0, 1, 2, ...")
+
+
+def test_damaged_parquet_and_none_at_all_are_refused(lerobot):
+    folder = lerobot()
+    file = sorted(folder.glob("data/*/*.parquet"))[1]
+    whole = file.read_bytes()
+    for place in np.linspace(0, len(whole) - 1, 20).astype(int):
+        file.write_bytes(whole[:place])
+        refused(folder, f"{file.relative_to(folder)}: ")
+    shutil.rmtree(folder / "data")
+    refused(folder, "no parquet file is in the folders of 'data'")
+
+
+def test_without_pyarrow_the_message_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "info.json").write_text('{"total_episodes": 1}')
+    refused(tmp_path, "pip install 'minidiff[lerobot]'")
+
+
+# ---- what is no demonstrations -------------------------------------------------------------------
 
 def test_a_folder_without_demonstrations_and_a_missing_file_are_refused(tmp_path):
     refused(tmp_path, "no zarr arrays")

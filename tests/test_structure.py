@@ -156,7 +156,8 @@ def test_the_oldest_packages_are_the_lower_bounds_that_pyproject_names():
 
 def loads(program):
     """Which of the packages below the path a program has loaded at its end."""
-    asked = ("pymunk", "pygame", "zarr", "gymnasium", "minidiff.beyond", "minidiff.pusht")
+    asked = ("pymunk", "pygame", "zarr", "gymnasium", "pyarrow", "minidiff.beyond",
+             "minidiff.pusht")
     program += f"; import sys; print([name for name in {asked} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True,
                             text=True)

@@ -1,4 +1,6 @@
-"""Demonstrations in other formats than .npz: the zarr groups that Diffusion Policy publishes."""
+"""Demonstrations in other formats than .npz: the zarr groups that Diffusion Policy publishes, and
+folders in the layout of LeRobot."""
+import json
 import zipfile
 from pathlib import Path
 
@@ -13,14 +15,16 @@ PLACES = {  # of the arrays in a zarr group
 
 
 def load(path, task):
-    """Demos from a .npz file, or from a zarr folder or zip (extra `zarr`). Errors as demos.load."""
+    """Demos from a .npz file, a zarr folder or zip (extra `zarr`), or a folder in LeRobot's layout
+    (extra `lerobot`). Errors as demos.load."""
     path = Path(path)
     if not path.is_dir() and path.suffix != ".zip":
         return demos.load(path, task)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations")
     try:
-        arrays = read_zarr(path)
+        is_lerobot = (path / "meta" / "info.json").is_file()
+        arrays = read_lerobot(path, task) if is_lerobot else read_zarr(path)
     except Exception as error:  # damaged files raise errors of all kinds, even NotImplementedError
         raise ValueError(f"{path}: cannot be read as demonstrations: {error}") from None
     return demos.check(arrays, task, path)
@@ -75,3 +79,79 @@ def numbers(array, where):
         say(f"warning: {where} lacks {missing} of its {chunks} chunks, which are read as its fill "
             f"value {array.fill_value}: make sure that none is lost")
     return np.asarray(array[:])
+
+
+# ---- LeRobot -------------------------------------------------------------------------------------
+
+def read_lerobot(path, task):
+    """The arrays that a task's columns make, of a folder in LeRobot's layout, v2 or v3.
+
+    The parquet files in data/chunk-*/ hold one episode each (v2) or many (v3). Each row says what
+    it is: row `frame_index` of episode `episode_index`.
+    """
+    info = json.loads((path / "meta" / "info.json").read_text(encoding="utf-8"))
+    columns = table(path, ["episode_index", "frame_index", *sum(task.columns.values(), ())])
+    episode, frame = columns["episode_index"][:, 0], columns["frame_index"][:, 0]
+    order = np.lexsort((frame, episode))
+    held, first, lengths = np.unique(episode[order], return_index=True, return_counts=True)
+    absent = np.setdiff1d(np.arange(info["total_episodes"]), held)
+    if len(absent):
+        raise ValueError(f"episode {absent[0]} of the {info['total_episodes']} that meta/info.json "
+                         "counts is not there")
+    wrong = frame[order] != np.arange(len(frame)) - np.repeat(first, lengths)
+    if wrong.any():
+        raise ValueError(f"episode {episode[order][wrong][0]}: column 'frame_index' is not 0, 1, "
+                         "2, ...: a row is lost, or there twice")
+    arrays = {name: np.concatenate([columns[part] for part in parts], 1)[order]
+              for name, parts in task.columns.items()}
+    if task.from_columns:
+        arrays["state"] = task.from_columns(arrays["state"])
+    return arrays | {"episode_ends": np.cumsum(lengths)}
+
+
+def table(path, names):
+    """The named columns of all parquet files of a folder, as arrays (N, width) by name."""
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise ValueError("reading LeRobot's layout needs one more package: "
+                         "pip install 'minidiff[lerobot]'") from None
+    parts = {name: [] for name in names}
+    files = sorted(path.glob("data/*/*.parquet"))
+    if not files:
+        raise ValueError("no parquet file is in the folders of 'data'")
+    for file in files:
+        where = file.relative_to(path)
+        try:
+            opened = ParquetFile(file)
+            held = opened.schema_arrow.names
+            for name, rows in parts.items():
+                where = f"{file.relative_to(path)}: column '{name}'"
+                if name not in held:
+                    raise ValueError(f"is missing; there are {demos.listed(held)}")
+                rows.append(numbers_of(opened.read([name]).column(name)))
+                if rows[-1].shape[1] != rows[0].shape[1]:
+                    raise ValueError(f"has {rows[-1].shape[1]} numbers a row, but in "
+                                     f"{files[0].name} {rows[0].shape[1]}")
+        except Exception as error:  # damaged files raise errors of all kinds
+            raise ValueError(f"{where}: {error}") from None
+    return {name: np.concatenate(rows) for name, rows in parts.items()}
+
+
+def numbers_of(column):
+    """A column of numbers, or of lists of equally many numbers, as an array (N, width)."""
+    from pyarrow import compute, types
+
+    kind = getattr(column.type, "value_type", column.type)  # what lists are of
+    if not types.is_integer(kind) and not types.is_floating(kind):
+        raise ValueError(f"should be numbers or lists of them, but is {column.type}")
+    if column.null_count:
+        raise ValueError("has no value in some of its rows")
+    if kind == column.type:
+        return column.to_numpy()[:, None]
+    lengths = compute.list_value_length(column).to_numpy()
+    ragged = lengths != lengths[:1]
+    if ragged.any():
+        row = np.argmax(ragged)
+        raise ValueError(f"has {lengths[row]} numbers in row {row}, but in row 0 {lengths[0]}")
+    return compute.list_flatten(column).to_numpy().reshape(len(lengths), -1)

@@ -96,9 +96,31 @@ def make_env(**options):
     return PushTEnv(**options)
 
 
+def state_of(columns):
+    """States (N, 5) from the agent's x, y and those of the T's corners, (N, 18), in the order of
+    KEYPOINTS, as LeRobot's pusht_keypoints has them: each pose is that of the best fit.
+
+    The squared distances are least where the corners are turned so, around their mean. ValueError
+    where one is farther than 1 px from the pose; other widths come back as they are.
+    """
+    if columns.shape[1] != 18:
+        return columns
+    corners, body = columns[:, 2:].reshape(-1, 8, 2) @ [1, 1j], KEYPOINTS @ [1, 1j]
+    middle = corners.mean(1)
+    angle = np.angle((corners - middle[:, None]) @ (body - body.mean()).conj()) % (2 * np.pi)
+    origin = middle - np.exp(1j * angle) * body.mean()
+    pose = np.stack([origin.real, origin.imag, angle], 1)
+    fits = (np.abs(to_world(body, pose[:, None]) - corners) <= 1).all(1)
+    if not fits.all():
+        raise ValueError(f"the corners in row {np.argmin(fits)} are not those of the T")
+    return np.hstack([columns[:, :2], pose])
+
+
 # The world clips actions to 0..512; a policy's plans may go farther, and are demonstrations too.
 # The score of an episode is its highest reward, min(coverage / 0.95, 1).
 PUSHT = Task("pusht", features, frame, state_range=np.array([[-100, 612]] * 4 + [[-1e4, 1e4]]),
              action_range=np.array([[-WORLD_SIZE, 2 * WORLD_SIZE]] * 2), relabel=hindsight,
              demos=EXPERT_DEMOS, make_env=make_env, max_steps=None, score=max,
-             score_range=(0.0, 1.0))
+             score_range=(0.0, 1.0),
+             columns={"state": ("observation.state", "observation.environment_state"),
+                      "action": ("action",)}, from_columns=state_of)
