@@ -73,16 +73,17 @@ def test_the_places_are_those_of_the_published_files():
 
 def test_an_npz_file_is_read_too_whatever_its_name(demos_file, arrays, tmp_path):
     assert_same(formats.load(demos_file, PUSHT), arrays)
-    renamed = tmp_path / "demonstrations.data"
-    renamed.write_bytes(demos_file.read_bytes())
-    assert_same(formats.load(renamed, PUSHT), arrays)
+    for name in ("demos.dat", "demos.zip", "demos.h5", "demos"):
+        (tmp_path / name).write_bytes(demos_file.read_bytes())
+        assert_same(formats.load(tmp_path / name, PUSHT), arrays)
 
 
 def test_a_zarr_group_is_read_from_its_folder_and_from_zips_that_wrap_it(
         zarr_folder, arrays, tmp_path):
     pusht = zarr_folder.parent
     folders = [zarr_folder, pusht, pusht.parent]
-    zips = [zipped(folder, tmp_path / f"{folder.name}.zip") for folder in folders]
+    zips = [zipped(folder, tmp_path / f"{folder.name}{suffix}")
+            for folder, suffix in zip(folders, (".zip", ".npz", ".dat"))]
     for path in folders + zips:
         loaded = formats.load(path, PUSHT)
         assert_same(loaded, arrays)
@@ -353,10 +354,37 @@ def test_without_pyarrow_the_message_says_what_to_install(tmp_path, monkeypatch)
 # ---- what is no demonstrations -------------------------------------------------------------------
 
 def test_a_folder_without_demonstrations_and_a_missing_file_are_refused(tmp_path):
-    refused(tmp_path, "no zarr arrays")
+    refused(tmp_path, "no zarr arrays 'data/state' are in it; what can be read: .npz, ")
     for name in ("nowhere.npz", "nowhere.zip", "nowhere"):
         with pytest.raises(FileNotFoundError, match=f"{name}: no such file"):
             formats.load(tmp_path / name, PUSHT)
+
+
+FOREIGN = [
+    (b"\x89HDF\r\n\x1a\n\0\0", "HDF5"),
+    (pickle.dumps([1.0] * 9), "a pickle"),
+    (b"PAR1\x15\x04", "one parquet file"),
+    (b"\x93NUMPY\x01\0", "a single array"),
+    (b"\x1f\x8b\x08\0", "packed by gzip"),
+    (b"PK\x03\x04\x14\0", "a .npz or zip that is not whole"),
+    (b"x,y\n1,2\n", "text"),
+    (b"", "empty"),
+    (b"a\0b", "in another format"),
+    (b"\xff\xfe", "in another format")]
+
+
+@pytest.mark.parametrize("start, kind", FOREIGN, ids=[kind for _, kind in FOREIGN])
+def test_another_format_is_named_with_what_can_be_read(start, kind, tmp_path):
+    (tmp_path / "a.npz").write_bytes(start)
+    refused(tmp_path / "a.npz", f"cannot be read as demonstrations: it seems to be {kind}; "
+            "what can be read: .npz, one zarr group in a folder or a zip, a folder in LeRobot's "
+            "layout")
+
+
+def test_a_zip_of_something_else_is_refused_with_what_it_holds(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("1,2")
+    refused(zipped(tmp_path / "data", tmp_path / "a.zip"), "is missing; the file holds a.csv")
 
 
 @given(st.binary(max_size=300), st.booleans())

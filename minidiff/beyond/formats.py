@@ -10,41 +10,61 @@ from .. import demos
 from ..checkpoint import blaming
 from ..progress import say
 
+ZARR = "/.zarray", "/zarr.json"  # files that describe a zarr array
 PLACES = {  # of the arrays in a zarr group
     "state": "data/state", "action": "data/action", "episode_ends": "meta/episode_ends"}
+READABLE = ("what can be read: .npz, one zarr group in a folder or a zip, a folder in LeRobot's "
+            "layout")
+SIGNATURES = {  # how files of other formats begin
+    b"PK": "a .npz or zip that is not whole", b"\x89HDF": "HDF5", b"\x80": "a pickle",
+    b"PAR1": "one parquet file", b"\x93NUMPY": "a single array", b"\x1f\x8b": "packed by gzip"}
 
 
 def load(path, task):
     """Demos from a .npz file, a zarr folder or zip (extra `zarr`), or a folder in LeRobot's layout
-    (extra `lerobot`). Errors as demos.load."""
+    (extra `lerobot`), whatever its name. Errors as demos.load."""
     path = Path(path)
-    if not path.is_dir() and path.suffix != ".zip":
-        return demos.load(path, task)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations")
+    arrays = None
     try:
-        is_lerobot = (path / "meta" / "info.json").is_file()
-        arrays = read_lerobot(path, task) if is_lerobot else read_zarr(path)
+        files = members(path)
+        if (path / "meta" / "info.json").is_file():
+            arrays = read_lerobot(path, task)
+        elif path.is_dir() or any(name.endswith(ZARR) for name in files):
+            arrays = read_zarr(path, files)
     except Exception as error:  # damaged files raise errors of all kinds, even NotImplementedError
         raise ValueError(f"{path}: cannot be read as demonstrations: {error}") from None
-    return demos.check(arrays, task, path)
+    return demos.load(path, task) if arrays is None else demos.check(arrays, task, path)
 
 
-def read_zarr(path):
-    """The arrays that PLACES names. Published zips wrap the group in folders, so we look for it."""
-    if path.is_file():
+def members(path):
+    """The files in a folder or a zip, by name; ValueError that says what else it seems to be."""
+    if path.is_dir():
+        return [p.relative_to(path).as_posix() for p in path.rglob("*")]
+    if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
-            files = file.namelist()
-    else:
-        files = [p.relative_to(path).as_posix() for p in path.rglob("*")]
+            return file.namelist()
+    with open(path, "rb") as file:
+        start = file.read(1000)
+    kind = "text" if start.isascii() and b"\0" not in start else "in another format"
+    for signature, name in SIGNATURES.items():
+        if start.startswith(signature):
+            kind = name
+    raise ValueError(f"it seems to be {kind if start else 'empty'}; {READABLE}")
+
+
+def read_zarr(path, files):
+    """The arrays that PLACES names. Published zips wrap the group in folders, so we look for it
+    among the files."""
     folders = set()
     for name in files:
-        if name.endswith(("/.zarray", "/zarr.json")):
+        if name.endswith(ZARR):
             folders.add("/" + name.rpartition("/")[0])
     groups = [folder.removesuffix(PLACES["state"]) for folder in folders
               if folder.endswith("/" + PLACES["state"])]
     if len(groups) != 1:
-        raise ValueError(f"{len(groups) or 'no'} zarr arrays 'data/state' are in it")
+        raise ValueError(f"{len(groups) or 'no'} zarr arrays 'data/state' are in it; {READABLE}")
     try:
         import zarr
     except ImportError:
