@@ -1,4 +1,5 @@
 """Demonstrations in other formats are read as those in .npz are, and refused in as many words."""
+from minidiff import demos
 from minidiff.beyond import formats
 from minidiff.demos import Task
 from minidiff.pusht.features import PUSHT
@@ -188,6 +189,69 @@ def test_without_zarr_the_message_says_what_to_install(tmp_path, monkeypatch):
     (folder / "data" / "state" / ".zarray").write_text("{}")
     for path in (folder, zipped(folder.parent, tmp_path / "group.zip")):
         refused(path, "pip install 'minidiff[zarr]'")
+
+
+# ---- units ---------------------------------------------------------------------------------------
+
+def saved(path, arrays, **changes):
+    np.savez(path, **arrays | changes)
+    return path
+
+
+def test_degrees_are_warned_about_with_both_ranges(arrays, tmp_path, capsys):
+    """Counted from 0 or from -180, where the task's own angles are from 0 to 2 pi."""
+    own = demos.check(arrays | {"state": arrays["state"].copy()}, PUSHT)
+    own.state[:2, 4] = 0, 6.28
+    for low, high in ((0, 360), (-180, 180)):
+        state = arrays["state"].copy()
+        state[:, 4] = np.linspace(low, high, 139)
+        path = saved(tmp_path / "degrees.npz", arrays, state=state)
+        formats.load(path, PUSHT)
+        assert capsys.readouterr().out == ""
+        formats.load(path, PUSHT, own)
+        assert capsys.readouterr().out == (
+            f"warning: {path}: is it in the task's units? column 4 of 'state' is from {low} to "
+            f"{high}, but in the task's own demonstrations from 0 to 6.28 (degrees for radians?)\n")
+
+
+def test_each_column_in_another_unit_is_named_once_for_each_file(lerobot, arrays, tmp_path, capsys):
+    own = demos.check(arrays, PUSHT)
+    normal = arrays["state"] / [512, 512, 512, 512, 1]
+    path = saved(tmp_path / "normal.npz", arrays, state=normal, action=arrays["action"] / 512)
+    formats.load(path, PUSHT, own)
+    said, = capsys.readouterr().out.splitlines()
+    for name, k in [("state", 0), ("state", 1), ("state", 2), ("state", 3), ("action", 0)]:
+        low, high = arrays[name][:, k].min(), arrays[name][:, k].max()
+        assert (f"column {k} of '{name}' is from {low / 512:.3g} to {high / 512:.3g}, but in the "
+                f"task's own demonstrations from {low:.3g} to {high:.3g};") in said
+    assert "column 1 of 'action'" in said and "column 4" not in said and "degrees" not in said
+    formats.load(lerobot(), PUSHT, own)
+    assert capsys.readouterr().out == ""
+
+
+def made_of(*columns):
+    """Demos of two episodes of two rows; the columns are both the state's and the action's."""
+    rows = np.transpose(columns).astype(float)
+    return demos.Demos(rows, rows[:, :1], np.array([2, 4]))
+
+
+@pytest.mark.parametrize("factor, odd", [(19.9, 0), (20.1, 1), (1 / 19.9, 0), (1 / 20.1, 1),
+                                         (-20.1, 1), (0, 0)])
+def test_twenty_times_larger_or_smaller_is_another_unit(factor, odd):
+    own = made_of([1, -5, 3, -5], [0, 0, 0, 0], [0.001, 0.001, 5, 1])
+    changed = made_of(np.multiply([1, 5, 3, 2], factor), [1, 2, 3, 4], [0.06] * 4)
+    said = [text.partition(" is ")[0] for text in formats.other_units(changed, own)]
+    assert said == ["column 0 of 'state'", "column 0 of 'action'"][:2 * odd]
+
+
+def test_a_short_demonstration_near_0_is_in_the_usual_units(arrays):
+    """Small where some episode of the task's own is small, too."""
+    own = demos.check(arrays | {"state": arrays["state"].copy()}, PUSHT)
+    own.state[37:87, 4] = 0.3
+    state = arrays["state"][:8].copy()
+    state[:, 4] = 0.02
+    short = demos.Demos(state, arrays["action"][:8], np.array([8]))
+    assert formats.other_units(short, own) == []
 
 
 # ---- LeRobot -------------------------------------------------------------------------------------

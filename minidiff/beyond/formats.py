@@ -20,9 +20,12 @@ SIGNATURES = {  # how files of other formats begin
     b"PAR1": "one parquet file", b"\x93NUMPY": "a single array", b"\x1f\x8b": "packed by gzip"}
 
 
-def load(path, task):
+def load(path, task, own=None):
     """Demos from a .npz file, a zarr folder or zip (extra `zarr`), or a folder in LeRobot's layout
-    (extra `lerobot`), whatever its name. Errors as demos.load."""
+    (extra `lerobot`), whatever its name. Errors as demos.load.
+
+    own: the task's own Demos, if there are any; where units seem to differ, there is a warning.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations")
@@ -35,7 +38,34 @@ def load(path, task):
             arrays = read_zarr(path, files)
     except Exception as error:  # damaged files raise errors of all kinds, even NotImplementedError
         raise ValueError(f"{path}: cannot be read as demonstrations: {error}") from None
-    return demos.load(path, task) if arrays is None else demos.check(arrays, task, path)
+    data = demos.load(path, task) if arrays is None else demos.check(arrays, task, path)
+    odd = other_units(data, own) if own else []
+    if odd:
+        say(f"warning: {path}: is it in the task's units? {'; '.join(odd)}")
+    return data
+
+
+def other_units(data, own):
+    """A sentence for each column of `data` that seems to be in another unit than in the own Demos.
+
+    Its largest magnitude is above 20 times that of all own episodes, or below a 20th of that of
+    each of them: one may well stay near 0. Zeros alone are of any unit.
+    """
+    said = []
+    starts = np.concatenate([[0], own.episode_ends[:-1]])
+    for name in ("state", "action"):
+        rows, usual = getattr(data, name), getattr(own, name)
+        largest = np.abs(rows).max(0)
+        episodes = np.maximum.reduceat(np.abs(usual), starts)  # (E, columns)
+        odd = (largest > 20 * episodes.max(0)) | (20 * largest < episodes.min(0))
+        for k in np.flatnonzero(odd & (largest > 0) & (episodes.max(0) > 0)):
+            span = np.ptp(usual[:, k])
+            degrees = abs(np.radians(np.ptp(rows[:, k])) - span) < 0.3 * span
+            said.append(f"column {k} of '{name}' is from {rows[:, k].min():.3g} to "
+                        f"{rows[:, k].max():.3g}, but in the task's own demonstrations from "
+                        f"{usual[:, k].min():.3g} to {usual[:, k].max():.3g}"
+                        + (" (degrees for radians?)" if degrees else ""))
+    return said
 
 
 def members(path):
