@@ -254,6 +254,32 @@ def test_a_short_demonstration_near_0_is_in_the_usual_units(arrays):
     assert formats.other_units(short, own) == []
 
 
+# ---- idle rows -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("unit, origin", [(1, 0), (1e-3, 1e3), (1e3, -1e5)])
+def test_a_row_is_idle_that_is_near_the_last_one_that_is_not(unit, origin):
+    """Within 1 % of a standard deviation in each column. Never the first and last of an episode."""
+    x = [0, .9, -.9, 1.1, 2, 2.2, 2.2, 2.2, 2.2, 2.2, 2.2, 2.2]  # in percent
+    y = [5, 5, 5, 5, 5, 5, 6.2, 6.2, 6.2, 6.2, 6.2, 6.2]
+    moves = np.tile([[1, 0], [-1, 2]], (1000, 1))  # standard deviation 1
+    state = origin + unit * np.concatenate([np.stack([x, y], 1) / 100, moves])
+    data = demos.Demos(state, np.arange(len(state))[:, None], np.array([8, 11, 12, len(state)]))
+    idle = [False, True, True, False, True, False, False, False, False, True, False, False]
+    np.testing.assert_array_equal(formats.idle(data), idle + [False] * 2000)
+    kept = formats.without_idle(data)
+    rows = [0, 3, 5, 6, 7, 8, 10, *range(11, len(state))]
+    np.testing.assert_array_equal(kept.action[:, 0], rows)
+    np.testing.assert_array_equal(kept.state, state[rows])
+    assert kept.episode_ends.tolist() == [5, 7, 8, 2008]
+
+
+def test_slow_motion_is_not_idle():
+    """Each row is nearer than 1 % to the one before; no gap in what is kept is wider than two."""
+    slow = demos.Demos(np.linspace(0, 1, 1001)[:, None], np.zeros((1001, 1)), np.array([1001]))
+    kept = formats.without_idle(slow).state
+    assert 0.5 < formats.idle(slow).mean() < 0.8 and np.diff(kept[:, 0]).max() < 0.02 * 0.29
+
+
 # ---- LeRobot -------------------------------------------------------------------------------------
 
 def tables(arrays, state):

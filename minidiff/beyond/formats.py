@@ -68,6 +68,31 @@ def other_units(data, own):
     return said
 
 
+def idle(data):
+    """Which rows of Demos are idle, (N,) bool: those in which nothing has moved.
+
+    No number of the state is farther than 1 % of its column's standard deviation from where it was
+    in the last row before that is not idle; so of a slow motion some rows stay. The first and the
+    last row of an episode never are.
+    """
+    still = np.zeros(len(data.state), bool)
+    limit = 0.01 * data.state.std(0, np.float64)
+    first = 0
+    for end in data.episode_ends:
+        for row in range(first + 1, end - 1):
+            still[row] = (np.abs(data.state[row] - data.state[first]) <= limit).all()
+            if not still[row]:
+                first = row
+        first = end
+    return still
+
+
+def without_idle(data):
+    """The same Demos without the idle rows."""
+    kept = ~idle(data)
+    return demos.Demos(data.state[kept], data.action[kept], np.cumsum(kept)[data.episode_ends - 1])
+
+
 def members(path):
     """The files in a folder or a zip, by name; ValueError that says what else it seems to be."""
     if path.is_dir():
