@@ -62,24 +62,22 @@ def held_folder(args, task, config):
 
 def work(args, task, config, folder):
     """The whole job, in the run's folder."""
-    notes = {"demos": args.demos, "init": args.init}
+    notes = {"demos": args.demos, "drop_idle": args.drop_idle, "init": args.init}
     saved, start = None, args.init
     if args.resume:
         saved = policy.read(folder / "checkpoint.npz", STATE)
         notes, config = resumed(folder, saved[1], args.steps)
         start = folder if notes["init"] else None  # its units are not those of its demonstrations
     init = beyond.load(start, task)[0] if start else None
-    files = notes["demos"]
-    trained_on = [formats.load(file, task) for file in files] or [demos.own(task)]
-    loss = OBJECTIVES[config.objective].loss
-    trainer = Trainer(config, task, demos.join(trained_on), loss, init)
+    data, idle = demonstrations(task, notes)
+    trainer = Trainer(config, task, data, OBJECTIVES[config.objective].loss, init)
     *_, quickest = samplers(config).values()
     untrained = policy.from_trainer(trainer, quickest)
     if saved:
         try:
             trainer.restore(*saved)
         except ValueError as error:
-            which = ", ".join(files) or f"the demonstrations of the task '{task.name}'"
+            which = ", ".join(notes["demos"]) or f"the demonstrations of the task '{task.name}'"
             raise ValueError(f"{folder}, with {which}: {error}") from None
     if not task.make_env:
         args.score_episodes = args.score_every = 0
@@ -88,9 +86,9 @@ def work(args, task, config, folder):
         try_world(untrained)
     about = {"task": task.name, **notes, **dataclasses.asdict(config)}
     checkpoint.write_json(folder / "config.json", about)
-    say(f"{sum(len(part.episode_ends) for part in trained_on):,} demonstrations, "
-        f"{len(trainer.x0):,} windows; {config.net} with {trainer.net.theta.size:,} parameters; "
-        f"{config.steps:,} steps; into {folder}/")
+    say(f"{len(data.episode_ends):,} demonstrations, {len(trainer.x0):,} windows ({idle}); "
+        f"{config.net} with {trainer.net.theta.size:,} parameters; {config.steps:,} steps; "
+        f"into {folder}/")
     if trainer.clipped() > CLIPPED:
         say(f"warning: {trainer.clipped():.1%} of the numbers in the actions exceed --clip "
             f"{config.clip:g} standard deviations and are learned as that: try a larger --clip")
@@ -117,6 +115,18 @@ def work(args, task, config, folder):
             "--seed 300000    (eval.py --help lists faster samplers)")
 
 
+def demonstrations(task, notes):
+    """What is learned from -> Demos, and a word on the idle rows among them."""
+    own = demos.own(task) if task.demos or not notes["demos"] else None
+    data = own
+    if notes["demos"]:
+        data = demos.join([formats.load(file, task, own) for file in notes["demos"]])
+    idle = f"{formats.idle(data).mean():.1%} of the rows are idle"
+    if notes["drop_idle"]:
+        return formats.without_idle(data), f"{idle} and left out"
+    return data, idle
+
+
 def resumed(folder, meta, steps):
     """What a saved run was made from, by name, and its Config; ValueError if it is damaged.
 
@@ -125,7 +135,8 @@ def resumed(folder, meta, steps):
     files = meta.get("demos")
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise ValueError(f"{folder}: the names of its demonstrations are damaged")
-    notes = {"demos": files, "init": str(meta["init"]) if meta.get("init") else None}
+    notes = {"demos": files, "drop_idle": meta.get("drop_idle") is True,
+             "init": str(meta["init"]) if meta.get("init") else None}
     config = config_of(folder, meta)
     if steps is None:
         return notes, config
@@ -254,7 +265,12 @@ def parse_arguments():
              "or an environment of Gymnasium (default: PushT)")
     add("--demos", nargs="+", metavar="FILE", default=[], type=absolute,
         help="files of demonstrations, learned from all together: .npz with state, action, "
-             "episode_ends; or a zarr folder or zip (default: those that come with the task)")
+             "episode_ends; a zarr folder or zip; or a folder in LeRobot's layout (default: those "
+             "that come with the task)")
+    add("--drop-idle", action="store_true",
+        help="leave out the idle rows: those in which no number of the state has moved by more "
+             "than 1 %% of its standard deviation since the last row that is not idle, but for the "
+             "first and last of an episode")
     for field in dataclasses.fields(Config):
         add_option(parser, field)
     add("--out", type=options.named,
@@ -280,7 +296,7 @@ def parse_arguments():
     args.steps = given.get("steps")
     if args.resume:
         other = [name for name in given if name != "steps"]
-        other += [name for name in ("demos", "out", "init") if getattr(args, name)]
+        other += [name for name in ("demos", "drop_idle", "out", "init") if getattr(args, name)]
         if other:
             parser.error("--resume goes on with the run's own config and folder; it takes no "
                          f"{flag(other[0])}")

@@ -59,7 +59,7 @@ def test_training_makes_the_whole_run_folder(trained):
     config = json.loads((folder / "config.json").read_text())
     assert config["steps"] == 60 and config["width"] == 16 and config["T"] == 10
     arrays, meta = checkpoint.load(folder / "checkpoint.npz")
-    assert {"demos": meta["demos"], **meta["config"]} == config
+    assert {"demos": meta["demos"], "drop_idle": False, **meta["config"]} == config
     assert meta["update"] == 60 == len(arrays["losses"])
     assert all(np.isfinite(array).all() for array in arrays.values())
     assert is_png(folder / "loss.png") and is_png(folder / "rollouts.png")

@@ -218,6 +218,7 @@ def collected(patch, arguments):
 LEARN = "--demos d.npz --width 8 --blocks 1 --T 6 --batch 16 --steps 4 --score-episodes 0"
 TRAIN = [(LEARN, *row) for row in (
     ("--demos other.npz", "weights"),
+    ("--drop-idle", "weights"),
     ("--net conv", "weights"),
     ("--width 16", "weights"),
     ("--blocks 2", "weights"),

@@ -249,11 +249,12 @@ def trained(script, monkeypatch, demos_file):
 
 def test_train_says_each_thing_that_it_does(trained, demos_file, capsys):
     calls, saves, progress = trained("--score-episodes", "2", "--demos", str(demos_file))
+    idle = formats.idle(formats.load(demos_file, PUSHT)).mean()
     lines = capsys.readouterr().out.splitlines()
     run = "runs/pusht-mlp-0"
     arrays, meta = checkpoint.load(f"{run}/checkpoint.npz")
     assert lines == [
-        f"4 demonstrations, 139 windows; mlp with "
+        f"4 demonstrations, 139 windows ({idle:.1%} of the rows are idle); mlp with "
         f"{arrays['theta'].size:,} parameters; 4 steps; into {run}/",
         f"trained in 2 CPU seconds (500.0 ms a step); weights in {run}/checkpoint.npz",
         "ancestral: no episode is over", "ddim:      no episode is over",
@@ -262,10 +263,10 @@ def test_train_says_each_thing_that_it_does(trained, demos_file, capsys):
         "(eval.py --help lists faster samplers)"]
     assert saves == [("checkpoint.npz", 3), ("checkpoint.npz", 4), ("policy.npz", 4)]
     assert progress[-1] == (("training", 4, 0), (4, f"loss {arrays['losses'].mean():.5f}"))
-    assert meta["demos"] == [str(demos_file)]
+    notes = {"demos": [str(demos_file)], "drop_idle": False, "init": None}
+    assert notes.items() <= meta.items()
     config = json.loads(open(f"{run}/config.json").read())
-    assert config == {"task": "pusht", "demos": [str(demos_file)], "init": None, **meta["config"]}
-    assert config["steps"] == 4
+    assert config == {"task": "pusht", **notes, **meta["config"]} and config["steps"] == 4
     assert json.loads(open(f"{run}/scores.json").read()) == {
         name: {"n": 0, "name": name} for name in ("ancestral", "ddim")}
     (slow, quick, loss, (film, before, after, shown)) = calls
@@ -376,6 +377,50 @@ def test_the_log_has_a_row_for_each_hundredth_and_for_each_score(trained, capsys
         assert (score, success) == (("0.25", "0.5") if step in (99, 198) else ("", ""))
 
 
+@pytest.fixture
+def with_pauses(arrays, tmp_path):
+    """Demonstrations of which a sixth of the rows are idle."""
+    times = np.where(np.arange(139) % 5 == 1, 2, 1)
+    times[arrays["episode_ends"] - 1] = 1
+    rows = np.repeat(np.arange(139), times)
+    np.savez(tmp_path / "d.npz", state=arrays["state"][rows], action=arrays["action"][rows],
+             episode_ends=np.cumsum(times)[arrays["episode_ends"] - 1])
+    return str(tmp_path / "d.npz")
+
+
+def test_train_leaves_out_idle_rows_and_goes_on_without_them(trained, with_pauses, capsys,
+                                                             monkeypatch):
+    data = formats.load(with_pauses, PUSHT)
+    share = f"({formats.idle(data).mean():.1%} of the rows are idle and left out)"
+    np.savez("left.npz", **formats.without_idle(data)._asdict())
+    options = ("--score-episodes", "0", "--demos")
+    trained("--out", "left", *options, "left.npz")
+    with monkeypatch.context() as patch:
+        patch.setattr(stopping, "asked", lambda: True)
+        with pytest.raises(stopping.Stopped):
+            trained("--out", "a", *options, with_pauses, "--drop-idle")
+    assert json.loads(open("a/config.json").read())["drop_idle"] is True
+    trained("--resume", "a", "--score-episodes", "0")
+    assert capsys.readouterr().out.count(share) == 2
+    a, b = (checkpoint.load(f"{name}/checkpoint.npz")[0] for name in ("left", "a"))
+    assert np.array_equal(a["theta"], b["theta"])
+
+
+def test_train_resumes_a_run_that_knows_of_no_idle_rows(trained):
+    trained("--out", "a", "--score-episodes", "0")
+    arrays, meta = checkpoint.load("a/checkpoint.npz")
+    del meta["drop_idle"]
+    checkpoint.save("a/checkpoint.npz", arrays, meta)
+    trained("--resume", "a", "--score-episodes", "0")
+    assert checkpoint.load("a/checkpoint.npz")[1]["drop_idle"] is False
+
+
+def test_train_warns_of_another_unit_in_each_file_of_demonstrations(trained, arrays, capsys):
+    np.savez("d.npz", **arrays | {"action": arrays["action"] / 512})
+    trained("--score-episodes", "0", "--demos", "d.npz")
+    assert "d.npz: is it in the task's units? column 0 of 'action'" in capsys.readouterr().out
+
+
 def test_train_says_why_there_is_no_score_or_no_picture(trained, capsys):
     def refuse(name):
         raise RuntimeError("pictures need pygame")
@@ -427,6 +472,7 @@ def test_train_warns_where_actions_are_clipped(clip, warned, trained, monkeypatc
     ("--resume nowhere", FileNotFoundError, "^nowhere: there is no such run$"),
     ("--resume a --lr 1", SystemExit, "it takes no --lr\n$"),
     ("--resume a --demos b", SystemExit, "it takes no --demos\n$"),
+    ("--resume a --drop-idle", SystemExit, "it takes no --drop-idle\n$"),
     ("--resume a --out b", SystemExit, "it takes no --out\n$"),
     ("--demos . ./", SystemExit, "is the same as .*: give it only once\n$"),
     ("--objective bound --weight bound", SystemExit,
@@ -457,7 +503,7 @@ def test_train_does_not_resume_what_does_not_fit(change, said, trained, monkeypa
     checkpoint.save("a/checkpoint.npz", arrays, meta | change)
     np.savez("b.npz", **play(seed=1))
     load = formats.load
-    monkeypatch.setattr(formats, "load", lambda file, task: load("b.npz", task))
+    monkeypatch.setattr(formats, "load", lambda file, task, own: load("b.npz", task))
     with pytest.raises(ValueError, match=said):
         trained("--resume", "a")
 
