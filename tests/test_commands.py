@@ -54,12 +54,13 @@ def trained(tmp_path_factory, demos_file):
 def test_training_makes_the_whole_run_folder(trained):
     pytest.importorskip("pygame")
     folder, _ = trained
-    assert sorted(os.listdir(folder)) == ["checkpoint.npz", "config.json", "loss.png",
+    assert sorted(os.listdir(folder)) == ["checkpoint.npz", "config.json", "log.csv", "loss.png",
                                           "policy.npz", "rollouts.png", "scores.json"]
     config = json.loads((folder / "config.json").read_text())
     assert config["steps"] == 60 and config["width"] == 16 and config["T"] == 10
     arrays, meta = checkpoint.load(folder / "checkpoint.npz")
-    assert {"demos": meta["demos"], "drop_idle": False, **meta["config"]} == config
+    assert config == {"task": "pusht", "demos": meta["demos"], "drop_idle": False, "init": None,
+                      **meta["config"]}
     assert meta["update"] == 60 == len(arrays["losses"])
     assert all(np.isfinite(array).all() for array in arrays.values())
     assert is_png(folder / "loss.png") and is_png(folder / "rollouts.png")
@@ -123,9 +124,10 @@ def test_a_network_that_also_saw_nothing_can_be_guided(demos_file, tmp_path):
 
 
 @pytest.mark.parametrize("missing, left, said", [
-    ("pygame", ["checkpoint.npz", "config.json", "policy.npz", "scores.json"],
+    ("pygame", ["checkpoint.npz", "config.json", "log.csv", "policy.npz", "scores.json"],
      "pictures need pygame"),
-    ("pymunk", ["checkpoint.npz", "config.json", "policy.npz"], "PushT's world needs pymunk")])
+    ("pymunk", ["checkpoint.npz", "config.json", "log.csv", "policy.npz"],
+     "PushT's world needs pymunk")])
 def test_training_needs_numpy_alone_and_says_what_is_missing(missing, left, said, demos_file,
                                                              tmp_path):
     (tmp_path / f"{missing}.py").write_text("raise ImportError('it is not here')")
@@ -192,7 +194,7 @@ def stopped(folder, demos_file, *numbers):
 
 
 PICTURES = ["loss.png"] if importlib.util.find_spec("pygame") else []
-WHOLE = ["checkpoint.npz", "config.json", *PICTURES, "policy.npz"]  # but for scores
+WHOLE = ["checkpoint.npz", "config.json", "log.csv", *PICTURES, "policy.npz"]  # but for scores
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]])
@@ -231,7 +233,7 @@ def test_when_its_terminal_is_closed_a_run_saves(demos_file, tmp_path):
     os.close(parent)
     assert process.wait(timeout=10) == 1
     done = checkpoint.load(tmp_path / "run" / "checkpoint.npz")[1]["update"]
-    assert 0 < done < 100_000 and sorted(os.listdir(tmp_path / "run")) == WHOLE[:2]
+    assert 0 < done < 100_000 and sorted(os.listdir(tmp_path / "run")) == WHOLE[:3]
 
 
 def test_ctrl_c_while_it_scores_keeps_the_run(demos_file, tmp_path):
@@ -248,8 +250,8 @@ def test_ctrl_c_while_it_scores_keeps_the_run(demos_file, tmp_path):
     assert time.monotonic() - started < 2 and process.returncode == 1
     assert re.search(r"\nincomplete, stopped: \d+ of 1000 episodes are over; the run itself is "
                      r"complete\n$", error)
-    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.npz", "config.json", "policy.npz",
-                                                    "scores.json"]
+    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.npz", "config.json", "log.csv",
+                                                    "policy.npz", "scores.json"]
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores["ancestral"]["incomplete"].startswith("stopped: ")
 
@@ -266,7 +268,7 @@ def test_a_folder_in_use_is_refused_before_any_work(demos_file, tmp_path):
         assert "stopped at step" in process.communicate(timeout=30)[1]
     finally:
         process.kill()
-    assert sorted(os.listdir(tmp_path / "my run")) == WHOLE[:2]
+    assert sorted(os.listdir(tmp_path / "my run")) == WHOLE[:3]
 
 
 def test_runs_without_a_name_are_numbered(demos_file, tmp_path):

@@ -503,7 +503,7 @@ def test_train_does_not_resume_what_does_not_fit(change, said, trained, monkeypa
     checkpoint.save("a/checkpoint.npz", arrays, meta | change)
     np.savez("b.npz", **play(seed=1))
     load = formats.load
-    monkeypatch.setattr(formats, "load", lambda file, task, own: load("b.npz", task))
+    monkeypatch.setattr(formats, "load", lambda file, task, own=None: load("b.npz", task))
     with pytest.raises(ValueError, match=said):
         trained("--resume", "a")
 

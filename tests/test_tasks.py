@@ -173,7 +173,7 @@ def test_another_task_is_trained_scored_drawn_resumed_and_evaluated(tmp_path):
     done = run(tmp_path, "train.py", "--task", name, *SMALL)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("300 demonstrations, 4,800 windows; mlp with ")
+    assert lines[0].startswith("300 demonstrations, 4,800 windows (0.0% of the rows are idle); ")
     assert lines[0].endswith("20 steps; into runs/wall-mlp-0/")
     following = f"next: python eval.py runs/wall-mlp-0 --task {name} --episodes 500 --seed 300000 "
     assert lines[-1].startswith(following)
