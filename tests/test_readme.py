@@ -9,6 +9,7 @@ import re
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +79,7 @@ def test_every_equation_has_a_proof():
 def test_the_loops_that_the_readme_quotes_are_the_code():
     package = [text(path) for path in (ROOT / "minidiff").glob("*.py")]
     blocks = re.findall(r"```python\n(.*?)```", text(README), re.S)
-    quoted = [block for block in blocks if ">>>" not in block]
+    quoted = [block for block in blocks if ">>>" not in block and "TASK" not in block]
     assert len(quoted) == 2
     for block in quoted:
         indented = (textwrap.indent(block, " " * columns) for columns in (4, 8))
@@ -92,6 +93,22 @@ def test_the_example_of_the_readme_runs():
     parsed = doctest.DocTestParser().get_doctest(example, {}, "README.md", None, 0)
     results = doctest.DocTestRunner().run(parsed)
     assert results.attempted > 8 and results.failed == 0
+
+
+@pytest.mark.slow
+def test_the_task_of_the_readme_is_trained_and_scored_by_its_own_commands(tmp_path):
+    from conftest import run  # here: as a script this file needs no minidiff
+    task = re.search(r"```python\n# (reach.py)\n(.*?)```", text(README), re.S)
+    (tmp_path / task[1]).write_text(task[2], encoding="utf-8")
+    states = np.random.default_rng(0).uniform(-1, 1, (60, 2))
+    np.savez(tmp_path / "mine.npz", state=states, action=np.zeros((60, 2)), episode_ends=[30, 60])
+    section = text(README).partition("## Your own task")[2]
+    train, score = re.findall(r"`python (\w+\.py .*?)`", section)[:2]
+    small = "--steps 300 --width 16 --T 10 --score-episodes 20".split()
+    done = run(tmp_path, *train.split(), *small)
+    assert done.returncode == 0 and "success 100.0%" in done.stdout, done.stderr
+    done = run(tmp_path, *score.split(), "--episodes", "20")
+    assert done.returncode == 0 and "success 100.0%" in done.stdout, done.stderr
 
 
 if __name__ == "__main__":

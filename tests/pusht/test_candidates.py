@@ -1,6 +1,7 @@
 """Candidates tried in the simulator, and worlds in which things go wrong."""
 from minidiff.pusht.data.expert import demonstrate
 from minidiff.pusht.env import PushTEnv
+from minidiff.pusht.features import PUSHT
 from minidiff.pusht.geometry import GOAL_POSE, pose_error
 from minidiff.pusht.study import candidates
 from minidiff.pusht.study.candidates import BATCH, BestOf, best
@@ -17,7 +18,7 @@ import pytest
 
 class Scripted:
     """A policy whose plans come from make(obs, rng) -> (B, 16, 2)."""
-    obs_horizon, pred_horizon, action_horizon = 2, 16, 2
+    obs_horizon, pred_horizon, action_horizon, task = 2, 16, 2, PUSHT
 
     def __init__(self, make):
         self.make = make

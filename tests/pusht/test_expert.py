@@ -28,7 +28,7 @@ COMMAND = [sys.executable, "-m", "minidiff.pusht", "collect"]
 
 
 class Here(concurrent.futures.Executor):
-    """Runs each task when its result is asked for; asking for one more than allowed is a Ctrl-C."""
+    """Runs each task at once; to ask for the result of one more than allowed is a Ctrl-C."""
 
     def __init__(self, allowed=10**9):
         self.allowed = allowed
@@ -36,14 +36,14 @@ class Here(concurrent.futures.Executor):
 
     def submit(self, function, *args, **kwargs):
         future = concurrent.futures.Future()
-
-        def result():
-            if self.begun == self.allowed:
-                raise KeyboardInterrupt
-            self.begun += 1
-            return function(*args, **kwargs)
-
-        future.result = result
+        if self.begun == self.allowed:
+            future.set_exception(KeyboardInterrupt())
+            return future
+        self.begun += 1
+        try:
+            future.set_result(function(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
         return future
 
 

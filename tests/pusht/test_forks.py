@@ -251,9 +251,10 @@ def test_a_picture_that_cannot_be_made_is_named_and_the_others_are_drawn(monkeyp
 @pytest.mark.slow
 def test_one_command_makes_every_picture_of_the_readme_again(tmp_path, monkeypatch, capsys):
     pytest.importorskip("pygame")
-    for owner, name in ((gallery, "REGRESSION"), (gallery.wall, "CONFIG")):
-        short = dataclasses.replace(getattr(owner, name), steps=20)
-        monkeypatch.setattr(owner, name, short)
+    monkeypatch.setattr(gallery, "REGRESSION", dataclasses.replace(gallery.REGRESSION, steps=20))
+    task = gallery.wall.TASK
+    short = task._replace(recipe=task.recipe | {"steps": 20})
+    monkeypatch.setattr(gallery.wall, "TASK", short)
     for owner, name in ((gallery.films, "animation"), (gallery.rests, "rollout")):
         brief = partial(getattr(owner, name), make_env=partial(PushTEnv, max_steps=5))
         monkeypatch.setattr(owner, name, brief)

@@ -299,8 +299,8 @@ def test_unknown_options_are_refused():
 
 
 def test_gymnasium_is_loaded_by_its_own_file_alone():
-    rest = "env, rollout, setting, __main__, study, view"
-    assert "gymnasium" not in loads(f"import minidiff.pusht; from minidiff.pusht import {rest}")
+    rest = "env, features, __main__, study, view"
+    assert "gymnasium" not in loads(f"from minidiff.pusht import {rest}")
     assert "gymnasium" in loads("import minidiff.pusht.gym")
 
 

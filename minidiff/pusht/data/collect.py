@@ -194,11 +194,11 @@ def parse(arguments):
                         help="put FILE's episodes in front, and make more by its recipe")
     parser.add_argument("--visited", metavar="RUN", type=named,
                         help="start from states that this policy visits (a run's folder or file)")
-    parser.add_argument("--scheduler", metavar="ADDRESS", type=named,
-                        help="instead of --workers: those of a dask.distributed cluster")
     for name, default, _, _, text in KNOBS:
         parser.add_argument(f"--{name}", type=type(default), default=argparse.SUPPRESS,
                             help=f"{text} (default: {default})")
+    parser.add_argument("--scheduler", metavar="ADDRESS", type=named,
+                        help="instead of --workers: those of a dask.distributed cluster")
     args = parser.parse_args(arguments)
     decided = OPTIONS if args.again or args.add_to else ()  # by the recipe
     if args.again:
