@@ -3,6 +3,7 @@ import contextlib
 import errno
 import math
 import os
+import shutil
 import sys
 import time
 
@@ -48,10 +49,14 @@ class Progress:
             return
         self.shown = now
         rate = (done - self.first) / max(now - self.started, 1e-9)
-        left = f"{duration((self.total - done) / rate)} left" if rate > 0 else "starting"
-        line = f"{self.name} {done}/{self.total}  {text}{'  ' if text else ''}{rate:.4g}/s  {left}"
-        if self.live:
-            say_aside(f"\r\033[K{line}", end="" if done < self.total else "\n")
+        parts = [f"{self.name} {done}/{self.total} ({done / self.total:.0%})", text, "starting"]
+        if rate > 0:
+            parts[2:] = [f"{rate:.4g}/s" if rate >= 1 else f"{1 / rate:.3g} s each",
+                         f"{duration((self.total - done) / rate)} left"]
+        line = "  ".join(part for part in parts if part)
+        if self.live:  # over the line before, and never longer than the terminal
+            width = shutil.get_terminal_size().columns - 1
+            say_aside(f"\r{line[:width]:{width}}", end="" if done < self.total else "\n")
         else:
             say_aside(line)
 

@@ -321,8 +321,8 @@ DEFECTS = {
           "    return False\n",
           "    return terminated or truncated\n"),
         D("real-stanford/diffusion_policy@5e36d50", "of all episodes the first batch counted",
-          "        for future in futures:\n            episodes += workers.awaited(future)\n",
-          "        for future in futures[:1]:\n            episodes += workers.awaited(future)\n"),
+          "        for future in futures:\n            episodes += workers.awaited(",
+          "        for future in futures[:1]:\n            episodes += workers.awaited("),
     ],
 }
 

@@ -228,21 +228,29 @@ def test_a_log_gets_a_line_after_two_seconds_and_every_ten(clock, capsys):
     bar = progress.Progress("training", 200, done=100)
     for clock.now in range(100, 125):
         bar.show(clock.now, "loss 1")
-    assert capsys.readouterr().err == ("training 102/200  loss 1  1/s  1:38 left\n"
-                                       "training 112/200  loss 1  1/s  1:28 left\n"
-                                       "training 122/200  loss 1  1/s  1:18 left\n")
+    assert capsys.readouterr().err == ("training 102/200 (51%)  loss 1  1/s  1:38 left\n"
+                                       "training 112/200 (56%)  loss 1  1/s  1:28 left\n"
+                                       "training 122/200 (61%)  loss 1  1/s  1:18 left\n")
 
 
 def test_a_terminal_sees_a_line_that_renews_itself_until_all_is_done(clock, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "31")
     bar = progress.Progress("scoring", 4)
     for clock.now, done in [(100, 0), (100.125, 1), (100.25, 2), (100.375, 3), (100.5, 4)]:
         bar.show(done)
-    assert terminal.getvalue() == ("\r\033[Kscoring 0/4  0/s  starting"
-                                   "\r\033[Kscoring 2/4  8/s  0:00 left"
-                                   "\r\033[Kscoring 4/4  8/s  0:00 left\n")
+    assert terminal.getvalue() == ("\rscoring 0/4 (0%)  starting    "
+                                   "\rscoring 2/4 (50%)  8/s  0:00 l"  # cut, so that it renews
+                                   "\rscoring 4/4 (100%)  8/s  0:00 \n")
+
+
+def test_what_takes_longer_than_a_second_is_told_in_seconds_each(clock, capsys):
+    bar = progress.Progress("demonstrations", 10)
+    clock.now += 14
+    bar.show(4)
+    assert capsys.readouterr().err == "demonstrations 4/10 (40%)  3.5 s each  0:21 left\n"
 
 
 def test_a_job_that_is_done_at_once_has_a_speed_all_the_same(clock, capsys):

@@ -151,20 +151,20 @@ def run_alone(policy, seed, noise_seed, env, decide):
 def evaluate(policy, seeds, executor, noise_seed=0, progress=None, **options):
     """Episodes for all seeds, in chunks on any concurrent.futures.Executor -> list of Episodes.
 
-    progress(done) is called after each chunk. options: those of `rollout`. Raises Unfinished after
-    a signal (stopping.py) and where a worker has died. Of the chunks under way it then has those
-    episodes that are over, if the executor is `Workers` (workers.py). Beware: success ends an
-    episode early, so among them there are too many successes.
+    progress(done) is called now and then, and after each chunk. options: those of `rollout`.
+    Raises Unfinished after a signal (stopping.py) and where a worker has died. Of the chunks under
+    way it then has those episodes that are over, if the executor is `Workers` (workers.py). Beware:
+    success ends an episode early, so among them there are too many successes.
     """
     futures, episodes = [], []
+    shown = progress or (lambda done: None)
     try:
         for start in range(0, len(seeds), CHUNK):
             chunk = seeds[start:start + CHUNK]
             futures.append(executor.submit(rollout, policy, chunk, noise_seed, **options))
         for future in futures:
-            episodes += workers.awaited(future)
-            if progress:
-                progress(len(episodes))
+            episodes += workers.awaited(future, lambda: shown(len(finished(futures))))
+            shown(len(episodes))
     except (stopping.Stopped, concurrent.futures.BrokenExecutor, MemoryError) as error:
         done = finished(futures)
         raise Unfinished(f"{error}: {len(done)} of {len(seeds)} episodes are over", done) from None

@@ -108,10 +108,15 @@ class Workers(concurrent.futures.Executor):
         self.shutdown()
 
 
-def awaited(future):
-    """The result of a future of any executor; Stopped if a signal comes first (stopping.py)."""
+def awaited(future, meanwhile=None):
+    """The result of a future of any executor; Stopped if a signal comes first (stopping.py).
+
+    meanwhile: is called again and again while it is not there.
+    """
     while not concurrent.futures.wait([future], PATIENCE).done:
         stopping.safe_point()
+        if meanwhile:
+            meanwhile()
     return future.result()
 
 

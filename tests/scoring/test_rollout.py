@@ -252,6 +252,26 @@ def test_episodes_are_the_same_on_any_number_of_workers(planner, tiny_policy, mo
     assert len({e.last_reward for e in results[0]}) > 1
 
 
+class Slow(Counter):
+    """A world whose episodes take longer the greater their seed is."""
+
+    def reset(self, *, seed=None, options=None):
+        self.end = 1 + 8 * (seed - 20)
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        time.sleep(0.02)
+        obs, reward, _, truncated, info = super().step(action)
+        return obs, reward, self.steps >= self.end, truncated, info
+
+
+def test_progress_is_shown_while_a_chunk_is_under_way():
+    done = []
+    with Workers(1) as executor:
+        evaluate(Script(stay), range(20, 25), executor, 0, done.append, make_env=Slow)
+    assert done == sorted(done) and done[-1] == 5 and len(set(done) & {1, 2, 3, 4}) > 1
+
+
 def test_candidates_do_not_depend_on_the_workers_that_share_the_decider(monkeypatch):
     monkeypatch.setattr(rollouts, "CHUNK", 1)
     policy, results = Script(wander), []
