@@ -1,8 +1,9 @@
 """The whole method in ten seconds, before any robot: python -m minidiff
 
-The data are numbers from two modes. They are noised step by step (eq. 1-5); a small network is
-trained to predict the noise (eq. 11, 12); the reverse chain samples (eq. 6, 7, 14); and the
-variational bound (eq. 8-10) is compared with the entropy of the data, which no model can beat.
+The data are numbers from two modes. They are noised step by step (eq. 2), or in one jump (eq. 5); a
+small network is trained to predict the noise (eq. 11); the reverse chain samples, from the prior
+(eq. 7) down to data (eq. 14); and the variational bound (eq. 10) is compared with the entropy of
+the data, which no model can beat.
 """
 import signal
 
@@ -15,7 +16,14 @@ import numpy as np
 
 from . import stopping
 from .demos import Task, check
-from .diffusion import ancestral_sampling, prior, q_chain, variational_bound
+from .diffusion import (
+    ancestral_sampling,
+    prior,
+    q_chain,
+    q_mean_variance,
+    q_sample,
+    variational_bound,
+)
 from .policy import from_trainer
 from .progress import Progress
 from .training import Config, Trainer
@@ -24,6 +32,8 @@ MEANS = np.array([-1.0, 0.6])
 SPREAD = 0.15
 SHARE = 0.3  # of the data at the first mode
 BINS = np.linspace(-3, 3, 49)
+SHOWN = 0, 5, 10, 20, 35, 50, 70, 100  # timesteps
+JUMP = 50
 BARS = " ▁▂▃▄▅▆▇█"
 PLAIN_BARS = " .:-=+*#@"  # for a terminal that cannot show the others
 
@@ -63,11 +73,34 @@ def entropy():
     return -(density * np.log(np.maximum(density, 1e-300))).sum() * (x[1] - x[0])
 
 
+def least_loss(schedule, scale, n, rng):
+    """L_simple of the ideal denoiser E[eps | x_t], by n samples: what no network can get below.
+
+    In one mode x_t is Gaussian, and E[eps | x_t] linear in it; how likely each mode is, given x_t,
+    is by Bayes' rule. scale: of the data in the network's units.
+    """
+    means, spread = MEANS / scale, SPREAD / scale
+    t = rng.integers(1, schedule.T + 1, n)
+    eps = rng.standard_normal((n, 1, 1))
+    x_t = q_sample(schedule, sample_data(n, rng) / scale, t, eps)[:, 0]  # (n, 1)
+    signal, noise = np.sqrt(schedule.alpha_bar[t, None]), 1 - schedule.alpha_bar[t, None]
+    variance = signal**2 * spread**2 + noise  # of x_t in one mode
+    away = x_t - signal * means  # (n, 2)
+    weights = [SHARE, 1 - SHARE] * np.exp(-0.5 * away**2 / variance)
+    weights /= weights.sum(1, keepdims=True)
+    ideal = (weights * away).sum(1, keepdims=True) * np.sqrt(noise) / variance
+    return ((eps[:, 0] - ideal) ** 2).mean()
+
+
 def bars(x):
     """A histogram of x in one line."""
     counts = np.histogram(x, BINS)[0]
     shapes = BARS if can_be_shown(BARS) else PLAIN_BARS
     return "".join(shapes[round(8 * count / counts.max())] for count in counts)
+
+
+def show(name, x):
+    print(f"{name:14}{bars(x)}".rstrip())
 
 
 def can_be_shown(text):
@@ -98,20 +131,32 @@ def main(steps=3000, samples=5000):
     schedule, eps_theta, scale = policy.schedule, policy.eps_theta, policy.normaliser.scale
     x0 = sample_data(samples, rng) / scale[0, 0].astype(np.float32)  # in the network's units
     nothing = no_features(x0, None)
+    print("\nForward: each step adds a little noise (eq. 2), until nothing but noise is left.")
     forward = [x0, *q_chain(schedule, x0, rng)]
+    for step in SHOWN:
+        show(f"x_{step}", forward[step])
+    eps = rng.standard_normal(x0.shape, dtype=np.float32)
+    show(f"x_{JUMP} at once", q_sample(schedule, x0, JUMP, eps))
+    _, variance = q_mean_variance(schedule, x0, JUMP)
+    print(f"The last line is one jump (eq. 5). It has the law of x_{JUMP}: {variance:.0%} of its "
+          "variance\nis noise, however one comes there.")
+
+    print("\nReverse: the network's steps lead from noise (eq. 7) back to data (eq. 14).")
     chain = ancestral_sampling(schedule, eps_theta, prior(x0.shape, rng), nothing, rng)
     reverse = list(chain)[::-1]  # reverse[t] is x_t
+    for step in SHOWN[::-1]:
+        show(f"x_{step}", reverse[step])
+    print(f"data:    {two_modes(scale * x0)}\nsamples: {two_modes(scale * reverse[0])}")
+    print("Both modes are there, with their shares: a sample is no average of the two.")
 
-    print(f"{'':7}{'forward: q(x_t), read downwards':^48}   "
-          f"{'reverse: p_theta(x_t), read upwards':^48}")
-    for t in (0, 5, 10, 20, 35, 50, 70, 100):
-        print(f"t = {t:3}{bars(forward[t])}   {bars(reverse[t])}")
-    print(f"\ndata:    {two_modes(scale * x0)}\nsamples: {two_modes(scale * reverse[0])}")
     losses = trainer.losses
-    print(f"\nL_simple fell from {losses[:20].mean():.3f} to {losses[-500:].mean():.3f}")
+    least = least_loss(schedule, scale[0, 0], 100_000, rng)
+    print(f"\nL_simple (eq. 11) fell from {losses[:20].mean():.3f} to {losses[-500:].mean():.3f}. "
+          f"It cannot fall below {least:.3f}:\nfrom x_t alone nobody can tell all of the noise.")
     bound = variational_bound(schedule, eps_theta, x0, nothing, rng).sum() + np.log(scale[0, 0])
-    print(f"variational bound: {bound:.3f} nats; no model can do better than the entropy of the "
-          f"data, {entropy():.3f}")
+    print(f"The variational bound (eq. 10) is {bound:.3f} nats, the entropy of the data "
+          f"{entropy():.3f}.\nNo model gets below the entropy. What is between them is the price "
+          "of the\nnetwork's errors and of Gaussian steps: the true reverse steps have two modes.")
 
 
 if __name__ == "__main__":

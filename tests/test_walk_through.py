@@ -1,6 +1,7 @@
 """python -m minidiff: the method on data of two modes, from data to noise and back."""
 from minidiff import __main__ as walk
 from minidiff.demos import to_frame
+from minidiff.diffusion import cosine_schedule
 
 import io
 import re
@@ -17,7 +18,10 @@ def test_it_shows_the_chain_recovers_both_modes_and_keeps_to_the_bound(capsys):
     walk.main(steps=1500)
     said, progress = capsys.readouterr()
     assert progress.splitlines()[-1].startswith("training 1500/1500 ")
-    assert len(re.findall(r"^t = +\d+[ ▁▂▃▄▅▆▇█]{99}$", said, re.M)) == 8
+    assert max(map(len, said.splitlines())) <= 80
+    shown = re.findall(r"^x_(\d+) [ ▁▂▃▄▅▆▇█]+$", said, re.M)
+    assert shown == [*map(str, walk.SHOWN), *map(str, walk.SHOWN[::-1])]
+    assert re.search(r"^x_50 at once +[▁▂▃▄▅▆▇█]", said, re.M)
     modes = {}
     for name in ("data", "samples"):
         numbers = re.search(rf"{name}: +(\d+)% of all at (\S+), the rest at (\S+)", said)
@@ -25,9 +29,11 @@ def test_it_shows_the_chain_recovers_both_modes_and_keeps_to_the_bound(capsys):
     tolerances = (8, 0.1, 0.1)  # observed: 1, 0.03, 0.02
     for of_data, of_samples, tolerance in zip(modes["data"], modes["samples"], tolerances):
         assert abs(of_data - of_samples) <= tolerance
-    first, last = re.search(r"L_simple fell from (\S+) to (\S+)\n", said).groups()
-    assert float(last) < 0.8 * float(first)  # observed: 0.62
-    bound, entropy = re.search(r"bound: (\S+) nats; .*\s(\S+)$", said, re.M).groups()
+    first, last, least = re.search(r"fell from (\S+) to (\S+)\. It cannot fall below (\S+):",
+                                   said).groups()
+    assert float(least) - 0.01 < float(last) < 0.8 * float(first)  # observed: 0.62
+    assert float(last) < float(least) + 0.03  # observed: 0.003
+    bound, entropy = re.search(r"\(eq. 10\) is (\S+) nats, .* data (\S+)\.$", said, re.M).groups()
     assert float(entropy) < float(bound) < float(entropy) + 0.3  # observed: 0.12 above it
 
 
@@ -52,6 +58,26 @@ def test_the_entropy_is_that_of_the_law():
     choice = -(walk.SHARE * np.log(walk.SHARE) + (1 - walk.SHARE) * np.log(1 - walk.SHARE))
     one_mode = 0.5 * np.log(2 * np.pi * np.e * walk.SPREAD**2)
     assert walk.entropy() == pytest.approx(choice + one_mode, abs=1e-4)
+
+
+def test_the_least_loss_is_that_of_the_ideal_denoiser():
+    """By its definition: the variance of eps that is left, given x_t, on a fine grid."""
+    schedule, scale = cosine_schedule(4), 0.7
+    x0, eps = np.meshgrid(np.linspace(-4, 4, 801), np.linspace(-5, 5, 401))
+    density = np.exp(-0.5 * eps**2) * sum(
+        share * np.exp(-0.5 * ((x0 * scale - mean) / walk.SPREAD)**2)
+        for share, mean in zip((walk.SHARE, 1 - walk.SHARE), walk.MEANS))
+    left = []
+    for t in range(1, 5):
+        x_t = np.sqrt(schedule.alpha_bar[t]) * x0 + np.sqrt(1 - schedule.alpha_bar[t]) * eps
+        cell = np.round(x_t / 0.02).astype(int)
+        cell -= cell.min()
+        weight, first, second = [np.bincount(cell.ravel(), (density * eps**k).ravel())
+                                 for k in range(3)]
+        seen = weight > 0
+        left.append((second[seen] - first[seen]**2 / weight[seen]).sum() / weight.sum())
+    found = walk.least_loss(schedule, scale, 200_000, np.random.default_rng(0))
+    assert found == pytest.approx(np.mean(left), abs=0.01)
 
 
 def test_data_come_from_both_modes_in_their_shares():
