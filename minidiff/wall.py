@@ -67,5 +67,5 @@ class World:
 
 
 RECIPE = {"width": 64, "pred_horizon": H, "T": 50, "steps": 2000, "batch": 128, "ema": 0.99}
-TASK = Task("wall", features, frame, demos=demonstrations, recipe=RECIPE, action_horizon=8,
-            make_env=World, max_steps=3 * H, score_range=(0.0, 1.0))
+TASK = Task("wall", features, frame, demos=demonstrations, recipe=RECIPE, make_env=World,
+            max_steps=3 * H, score_range=(0.0, 1.0))
