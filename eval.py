@@ -52,7 +52,8 @@ PUSHT_ONLY = (*DISTURBANCES, "seeding", "candidates", "budget_ms", "queue", "est
 
 
 def parse_arguments():
-    parser = stopping.Parser(usage="python eval.py [RUN] [OPTIONS]", description=__doc__)
+    parser = stopping.Parser(prog="python eval.py", usage="%(prog)s [RUN] [OPTIONS]",
+                             description=__doc__)
     count = options.bounded(int, 1, 1_000_000)
     pixels = options.bounded(float, 0, 512)
 

@@ -29,6 +29,7 @@ from minidiff.training import NETWORK, QUARTERS, STATE, Config, Diverged, Traine
 
 import argparse
 import dataclasses
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -110,9 +111,15 @@ def work(args, task, config, folder):
                  min(3, args.score_episodes))
     except RuntimeError as error:  # pymunk or pygame is missing
         say(f"no scores or no pictures: {error}")
+    run = shlex.quote(str(folder))
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    say(f"the run takes {size:.1f} MB; to delete it: "
+        f"{'rm -r' if os.name == 'posix' else 'rmdir /s'} {run}")
     if task.make_env:
-        say(f"next: python eval.py {shlex.quote(str(folder))}{named_task(args)} --episodes 500 "
-            "--seed 300000    (eval.py --help lists faster samplers)")
+        say(f"next: python eval.py {run}{named_task(args)} --episodes 500 --seed 300000    "
+            "(eval.py --help lists faster samplers)")
+    if task is PUSHT:
+        say(f"watch it plan: python -m minidiff.pusht watch {run}")
 
 
 def demonstrations(task, notes):
@@ -258,35 +265,46 @@ def named_task(args):
 
 def parse_arguments():
     """-> arguments, Task and Config; None where a run is resumed, which has its own Config."""
-    parser = stopping.Parser(description=__doc__)
-    add = parser.add_argument
-    add("--task", type=options.named, metavar="NAME",
-        help="what is to be learned: a Python file or module with TASK = minidiff.demos.Task(...), "
-             "or an environment of Gymnasium (default: PushT)")
+    parser = stopping.Parser(prog="python train.py", usage="%(prog)s [OPTIONS]",
+                             description=__doc__)
+    add = parser.add_argument_group("used most").add_argument
     add("--demos", nargs="+", metavar="FILE", default=[], type=absolute,
         help="files of demonstrations, learned from all together: .npz with state, action, "
              "episode_ends; a zarr folder or zip; or a folder in LeRobot's layout (default: those "
              "that come with the task)")
-    add("--drop-idle", action="store_true",
-        help="leave out the idle rows: those in which no number of the state has moved by more "
-             "than 1 %% of its standard deviation since the last row that is not idle, but for the "
-             "first and last of an episode")
-    for field in dataclasses.fields(Config):
-        add_option(parser, field)
-    add("--out", type=options.named,
+    add("--task", type=options.named, metavar="NAME",
+        help="what is to be learned: a Python file or module with TASK = minidiff.demos.Task(...), "
+             "or an environment of Gymnasium (default: PushT)")
+    add_fields(add, "steps", "net", "seed")
+    add("--out", metavar="FOLDER", type=options.named,
         help="the run's folder (default: runs/TASK-NET-SEED, with a number behind it if that holds "
              "a run)")
     add("--resume", metavar="FOLDER", type=options.named,
         help="continue the run in FOLDER, with its own config; --steps makes it longer")
     add("--init", metavar="RUN", type=absolute,
         help="start from the weights of RUN, with its network, instead of random ones")
-    add("--save-every", type=options.bounded(int, 1, 10**9), default=1000,
-        help="steps between checkpoints (default: 1000)")
-    add("--score-episodes", type=options.bounded(int, 0, 1_000_000), default=50,
+
+    add = parser.add_argument_group("method").add_argument
+    add_fields(add, "objective", "weight", "T", "schedule", "precondition", "clip", "drop_cond")
+    add = parser.add_argument_group("network").add_argument
+    add_fields(add, "pred_horizon", "obs_horizon", "width", "blocks")
+    add = parser.add_argument_group("optimiser").add_argument
+    add_fields(add, "lr", "batch", "warmup", "ema", "weight_decay")
+    add = parser.add_argument_group("what is drawn from the demonstrations").add_argument
+    add_fields(add, "finish", "relabel")
+    add("--drop-idle", action="store_true",
+        help="leave out the idle rows: those in which no number of the state has moved by more "
+             "than 1 %% of its standard deviation since the last row that is not idle, but for the "
+             "first and last of an episode (default: they are learned as others)")
+
+    add = parser.add_argument_group("run").add_argument
+    add("--score-episodes", type=options.bounded(int, 0, 1_000_000), default=50, metavar="N",
         help=f"episodes, from seed {SCORE_SEED}, that score the policy at the end; 0 for "
              "none (default: 50)")
-    add("--score-every", type=options.bounded(int, 0, 10**9), default=0,
+    add("--score-every", type=options.bounded(int, 0, 10**9), default=0, metavar="N",
         help="score it during the training, too, after each so many steps (default: 0, never)")
+    add("--save-every", type=options.bounded(int, 1, 10**9), default=1000, metavar="N",
+        help="steps between checkpoints (default: 1000)")
     args = parser.parse_args()
     if args.score_every and not args.score_episodes:
         parser.error("--score-every: --score-episodes 0 leaves nothing to score")
@@ -331,17 +349,20 @@ def absolute(path):
     return str(Path(options.named(path)).absolute())
 
 
-def add_option(parser, field):
-    """A field of Config as an option of the command line."""
-    if field.name == "outputs":
-        return  # the objective decides
-    text = f"{field.metadata['help']} (default: {field.default})"
-    if field.type is bool:
-        kind = {"action": argparse.BooleanOptionalAction}
-    else:
-        choices = tuple(OBJECTIVES) if field.name == "objective" else field.metadata["choices"]
-        kind = {"type": field.type, "choices": choices}
-    parser.add_argument(flag(field.name), default=argparse.SUPPRESS, help=text, **kind)
+def add_fields(add, *names):
+    """Fields of Config as options of the command line, by `add` of a group."""
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    for field in [fields[name] for name in names]:
+        text = f"{field.metadata['help']} (default: {field.default})"
+        if field.type is bool:
+            kind = {"action": argparse.BooleanOptionalAction}
+        elif field.name == "objective":
+            kind = {"choices": tuple(OBJECTIVES)}
+        elif field.metadata["choices"]:
+            kind = {"choices": field.metadata["choices"]}
+        else:
+            kind = {"type": field.type, "metavar": {int: "N", float: "X"}[field.type]}
+        add(flag(field.name), default=argparse.SUPPRESS, help=text, **kind)
 
 
 if __name__ == "__main__":

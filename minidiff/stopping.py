@@ -86,4 +86,6 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message):
-        super().error(shortened(message))
+        """Two lines, not a page of usage: what is wrong stands last."""
+        self.exit(2, f"{self.prog} --help explains all arguments\n"
+                     f"{shortened(f'{self.prog}: error: {message}')}\n")

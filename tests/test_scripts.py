@@ -259,8 +259,10 @@ def test_train_says_each_thing_that_it_does(trained, demos_file, capsys):
         f"trained in 2 CPU seconds (500.0 ms a step); weights in {run}/checkpoint.npz",
         "ancestral: no episode is over", "ddim:      no episode is over",
         f"picture: {run}/loss.png", f"picture: {run}/rollouts.png (before and after training)",
+        f"the run takes 0.1 MB; to delete it: rm -r {run}",
         f"next: python eval.py {run} --episodes 500 --seed 300000    "
-        "(eval.py --help lists faster samplers)"]
+        "(eval.py --help lists faster samplers)",
+        f"watch it plan: python -m minidiff.pusht watch {run}"]
     assert saves == [("checkpoint.npz", 3), ("checkpoint.npz", 4), ("policy.npz", 4)]
     assert progress[-1] == (("training", 4, 0), (4, f"loss {arrays['losses'].mean():.5f}"))
     notes = {"demos": [str(demos_file)], "drop_idle": False, "init": None}
@@ -426,7 +428,7 @@ def test_train_says_why_there_is_no_score_or_no_picture(trained, capsys):
         raise RuntimeError("pictures need pygame")
 
     trained(score=refuse)
-    *_, why, following = capsys.readouterr().out.splitlines()
+    *_, why, _, following, _ = capsys.readouterr().out.splitlines()
     assert why == "no scores or no pictures: pictures need pygame" and following[:5] == "next:"
 
 
@@ -511,7 +513,7 @@ def test_train_does_not_resume_what_does_not_fit(change, said, trained, monkeypa
 # ---- the help of both ----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name, takes", [
-    ("train", ["--demos FILE [FILE ...]", "--out OUT", "--resume FOLDER"]),
+    ("train", ["--demos FILE [FILE ...]", "--out FOLDER", "--resume FOLDER", "--lr X"]),
     ("eval", ["--episodes N", "--max-steps N", "--workers N", "--candidates K", "--budget-ms MS",
               "--kick-block PX DEGREES", "--kick-agent PX", "--obs-noise PX",
               "--action-latency STEPS", "--json FILE"])])

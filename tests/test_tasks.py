@@ -176,7 +176,7 @@ def test_another_task_is_trained_scored_drawn_resumed_and_evaluated(tmp_path):
     assert lines[0].startswith("300 demonstrations, 4,800 windows (0.0% of the rows are idle); ")
     assert lines[0].endswith("20 steps; into runs/wall-mlp-0/")
     following = f"next: python eval.py runs/wall-mlp-0 --task {name} --episodes 500 --seed 300000 "
-    assert lines[-1].startswith(following)
+    assert lines[-1].startswith(following) and lines[-2].startswith("the run takes 0.")
     assert is_png(tmp_path / "runs/wall-mlp-0/rollouts.png")
     scored = run(tmp_path, "eval.py", "runs/wall-mlp-0", "--task", name, "--episodes", "60",
                  "--max-steps", "9")
