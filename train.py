@@ -67,11 +67,11 @@ def work(args, task, config, folder):
     saved, start = None, args.init
     if args.resume:
         saved = policy.read(folder / "checkpoint.npz", STATE)
-        notes, config = resumed(folder, saved[1], args.steps)
+        notes, config = resumed(folder, task, saved[1], args.steps)
         start = folder if notes["init"] else None  # its units are not those of its demonstrations
     init = beyond.load(start, task)[0] if start else None
     data, idle = demonstrations(task, notes)
-    trainer = Trainer(config, task, data, OBJECTIVES[config.objective].loss, init)
+    trainer = prepared(config, task, data, init)
     *_, quickest = samplers(config).values()
     untrained = policy.from_trainer(trainer, quickest)
     if saved:
@@ -103,7 +103,7 @@ def work(args, task, config, folder):
         f"weights in {folder / 'checkpoint.npz'}")
     try:
         if args.score_episodes:
-            score(trainer, folder, args.score_episodes)
+            score(trainer, folder, args)
         charts.loss(folder / "loss.png", trainer)
         say(f"picture: {folder / 'loss.png'}")
         if args.score_episodes:
@@ -122,9 +122,24 @@ def work(args, task, config, folder):
         say(f"watch it plan: python -m minidiff.pusht watch {run}")
 
 
+def prepared(config, task, data, init):
+    """The Trainer; what is wrong with the task's own functions is said in words."""
+    loss = OBJECTIVES[config.objective].loss
+    if task is PUSHT:
+        return Trainer(config, task, data, loss, init)
+    try:
+        return Trainer(config, task, data, loss, init)
+    except Exception as error:
+        raise ValueError(f"the features or the frame of the task '{task.name}' do not fit its "
+                         f"demonstrations: {stopping.located(error)}") from error
+
+
 def demonstrations(task, notes):
     """What is learned from -> Demos, and a word on the idle rows among them."""
-    own = demos.own(task) if task.demos or not notes["demos"] else None
+    own = None
+    there = callable(task.demos) or task.demos and Path(task.demos).exists()
+    if there or not notes["demos"]:
+        own = demos.own(task)
     data = own
     if notes["demos"]:
         data = demos.join([formats.load(file, task, own) for file in notes["demos"]])
@@ -134,11 +149,14 @@ def demonstrations(task, notes):
     return data, idle
 
 
-def resumed(folder, meta, steps):
+def resumed(folder, task, meta, steps):
     """What a saved run was made from, by name, and its Config; ValueError if it is damaged.
 
     steps: another number of steps, None for that of the run.
     """
+    if meta.get("task") != task.name:
+        raise ValueError(f"{folder}: a run of the task '{meta.get('task')}', not of '{task.name}': "
+                         "name its --task")
     files = meta.get("demos")
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise ValueError(f"{folder}: the names of its demonstrations are damaged")
@@ -153,13 +171,9 @@ def resumed(folder, meta, steps):
 
 
 def try_world(untrained):
-    """One step in the task's world: what is wrong with it shows now, not after the training."""
-    task = untrained.task._replace(max_steps=1)
-    try:
-        rollout.rollout(dataclasses.replace(untrained, task=task), [SCORE_SEED])
-    except Exception as error:
-        raise ValueError(f"the world of the task '{task.name}' fails at its first step: "
-                         f"{type(error).__name__}: {error}") from error
+    """Two decisions in the task's world: what is wrong shows now, not after the training."""
+    task = untrained.task._replace(max_steps=untrained.action_horizon + 1)
+    rollout.rollout(dataclasses.replace(untrained, task=task), [SCORE_SEED])
 
 
 def train(trainer, folder, notes, args):
@@ -176,6 +190,7 @@ def train(trainer, folder, notes, args):
             progress.show(trainer.n, f"loss {trainer.losses[:trainer.n][-100:].mean():.5f}")
             scored = (None, None)
             if args.score_every and trainer.n % args.score_every == 0:
+                save()  # the world may fail
                 scored = score_now(trainer, args.score_episodes)
             if trainer.n % hundredth == 0 or scored[0] is not None:
                 log.add(*figures(trainer, hundredth), *scored)
@@ -228,16 +243,18 @@ def samplers(config):
     return {"ancestral": bind("ancestral"), "ddim": bind("ddim", steps=min(4, config.T))}
 
 
-def score(trainer, folder, episodes):
+def score(trainer, folder, args):
     """Score the finished policy on seeds for development."""
     summaries = {}
     for name, sampler in samplers(trainer.config).items():
-        summary = seen_from(policy.from_trainer(trainer, sampler), name, episodes)
+        planner = policy.from_trainer(trainer, sampler)
+        summary = seen_from(planner, name, args.score_episodes)
         summaries[name] = summary
         checkpoint.write_json(folder / "scores.json", summaries)
         say(f"{name + ':':10} {scores.sentence(summary)}")
         if "incomplete" in summary:
-            sentence = f"incomplete, {summary['incomplete']}; the run itself is complete"
+            sentence = (f"incomplete, {summary['incomplete']}; the run itself is complete, and "
+                        f"this scores it again: {again(args, folder)}")
             stopping.safe_point(sentence)
             raise ChildProcessError(sentence)
 
@@ -250,13 +267,17 @@ def draw(path, untrained, trained, episodes):
     elif hasattr(trained.task.make_env(), "render"):
         films.rendered(path, untrained, trained, seeds)
     else:
-        return
+        return say("no film: the task's world has no render()")
     say(f"picture: {path} (before and after training)")
 
 
 def again(args, folder):
     """The command that continues this run."""
-    return f"python train.py --resume {shlex.quote(str(folder))}{named_task(args)}"
+    more = named_task(args)
+    for name, default in (("score_every", 0), ("score_episodes", 50), ("save_every", 1000)):
+        if getattr(args, name) != default:
+            more += f" {flag(name)} {getattr(args, name)}"
+    return f"python train.py --resume {shlex.quote(str(folder))}{more}"
 
 
 def named_task(args):

@@ -95,9 +95,14 @@ def own(task):
     if task.demos is None:
         raise ValueError(f"the task '{task.name}' has no demonstrations of its own: name a file of "
                          "them, --demos FILE")
-    if callable(task.demos):
-        return check(task.demos(), task, f"the demonstrations of the task '{task.name}'")
-    return load(task.demos, task)
+    if not callable(task.demos):
+        return load(task.demos, task)
+    where = f"the demonstrations of the task '{task.name}'"
+    arrays = task.demos()
+    if not isinstance(arrays, dict):
+        raise ValueError(f"{where}: its function should return arrays by name, not "
+                         f"{type(arrays).__name__}")
+    return check(arrays, task, where)
 
 
 def read(path, names):
@@ -183,7 +188,12 @@ def _refuse(path, name, problem):
 
 
 def join(parts):
-    """Several Demos as one, in their order."""
+    """Several Demos as one, in their order. ValueError where their widths differ."""
+    for name in ("state", "action"):
+        widths = sorted({getattr(part, name).shape[1] for part in parts})
+        if len(widths) > 1:
+            raise ValueError(f"demonstrations with {widths[0]} and with {widths[1]} numbers in a "
+                             f"row of '{name}' cannot be learned together")
     rows = np.cumsum([0] + [len(part.state) for part in parts])
     return Demos(np.concatenate([part.state for part in parts]),
                  np.concatenate([part.action for part in parts]),

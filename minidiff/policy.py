@@ -122,7 +122,8 @@ def contents(trainer):
 def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     """The DiffusionPolicy of such contents. ValueError where they do not fit together."""
     if meta.get("task") != task.name:
-        raise ValueError(f"a policy for the task '{meta.get('task')}', not for '{task.name}'")
+        raise ValueError(f"a policy for the task '{meta.get('task')}', not for '{task.name}'; "
+                         "train.py and eval.py take another --task")
     config = config_of(meta)
     check_progress(meta, config)
     if sampler is ancestral_sampling and config.objective not in LOSSES:

@@ -8,6 +8,8 @@ import argparse
 import re
 import signal
 import sys
+import traceback
+from pathlib import Path
 
 from .progress import fall_silent, say_aside
 
@@ -71,6 +73,13 @@ def in_words(error):
     if isinstance(error, MemoryError):
         return f"memory ran out: {error}".removesuffix(": ")
     return str(error) or type(error).__name__
+
+
+def located(error):
+    """An error that other code raised, with its kind and its place: "KeyError: 'x' (a.py, 12)"."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in place)
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def shortened(sentence):

@@ -249,7 +249,8 @@ def test_ctrl_c_while_it_scores_keeps_the_run(demos_file, tmp_path):
     _, error = process.communicate(timeout=10)
     assert time.monotonic() - started < 2 and process.returncode == 1
     assert re.search(r"\nincomplete, stopped: \d+ of 1000 episodes are over; the run itself is "
-                     r"complete\n$", error)
+                     r"complete, and this scores it again: python train.py --resume run "
+                     r"--score-episodes 1000\n$", error)
     assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.npz", "config.json", "log.csv",
                                                     "policy.npz", "scores.json"]
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())

@@ -253,13 +253,14 @@ def test_train_says_each_thing_that_it_does(trained, demos_file, capsys):
     lines = capsys.readouterr().out.splitlines()
     run = "runs/pusht-mlp-0"
     arrays, meta = checkpoint.load(f"{run}/checkpoint.npz")
+    size = lines.pop(-3)
+    assert re.fullmatch(rf"the run takes 0\.\d MB; to delete it: rm -r {run}", size)
     assert lines == [
         f"4 demonstrations, 139 windows ({idle:.1%} of the rows are idle); mlp with "
         f"{arrays['theta'].size:,} parameters; 4 steps; into {run}/",
         f"trained in 2 CPU seconds (500.0 ms a step); weights in {run}/checkpoint.npz",
         "ancestral: no episode is over", "ddim:      no episode is over",
         f"picture: {run}/loss.png", f"picture: {run}/rollouts.png (before and after training)",
-        f"the run takes 0.1 MB; to delete it: rm -r {run}",
         f"next: python eval.py {run} --episodes 500 --seed 300000    "
         "(eval.py --help lists faster samplers)",
         f"watch it plan: python -m minidiff.pusht watch {run}"]
@@ -314,7 +315,8 @@ def test_train_goes_on_where_it_was_stopped(trained, demos_file, monkeypatch, tm
         patch.setattr(Trainer, "step", stop_after_two)
         patch.setattr(stopping, "asked", lambda: len(steps) >= 2)
         with pytest.raises(stopping.Stopped, match="^stopped at step 2 and saved; go on with: "
-                                                   "python train.py --resume 'a run'$"):
+                                                   "python train.py --resume 'a run' "
+                                                   "--score-episodes 0 --save-every 3$"):
             trained("--out", "a run", "--score-episodes", "0", "--demos", str(demos_file))
     assert sorted(os.listdir("a run")) == ["checkpoint.npz", "config.json", "log.csv"]
     (*_, film), saves, progress = trained("--resume", "a run", "--score-episodes", "1")
@@ -329,8 +331,8 @@ def test_train_goes_on_where_it_was_stopped(trained, demos_file, monkeypatch, tm
 def test_a_longer_run_says_what_it_adds_and_keeps_its_notes(trained, demos_file, capsys):
     trained("--out", "a", "--score-episodes", "0", "--demos", str(demos_file))
     trained("--resume", "a", "--score-episodes", "0")
-    assert ("this run is finished; to make it longer: python train.py --resume a --steps 8\n"
-            in capsys.readouterr().out)
+    assert ("this run is finished; to make it longer: python train.py --resume a "
+            "--score-episodes 0 --steps 8\n" in capsys.readouterr().out)
     with pytest.raises(ValueError, match="^--steps 3: a has done 4 steps already$"):
         trained("--resume", "a", "--steps", "3")
     _, saves, _ = trained("--resume", "a", "--steps", "6", "--score-episodes", "0")
@@ -436,7 +438,8 @@ def test_train_fails_where_its_score_is_incomplete(trained, monkeypatch):
     def incomplete(name):
         return {"n": 0, "incomplete": "3 of 9"}
 
-    with pytest.raises(ChildProcessError, match="^incomplete, 3 of 9; the run itself is complete"):
+    with pytest.raises(ChildProcessError, match="^incomplete, 3 of 9; the run itself is complete, "
+                                               "and this scores it again: python train.py --res"):
         trained("--out", "a", score=incomplete)
     assert json.loads(open("a/scores.json").read()) == {"ancestral": incomplete("")}
 
@@ -497,6 +500,7 @@ def test_train_refuses_what_it_cannot_do(arguments, error, said, script, capsys)
     ({"demos": "b.npz"}, "^a: the names of its demonstrations are damaged$"),
     ({"demos": [1]}, "^a: the names of its demonstrations are damaged$"),
     ({"config": 3}, "^a: "),
+    ({"task": "wall"}, "^a: a run of the task 'wall', not of 'pusht': name its --task$"),
     ({"demos": ["b.npz", "b.npz"]}, "^a, with b.npz, b.npz: not the demonstrations that"),
     ({"demos": []}, "^a, with the demonstrations of the task 'pusht': not the dem")], ids=str)
 def test_train_does_not_resume_what_does_not_fit(change, said, trained, monkeypatch):

@@ -1,11 +1,12 @@
 """Another task: its defaults, how one is found by its name, a run of it from end to end."""
-from minidiff import demos, policy, training, wall
+from minidiff import demos, policy, stopping, training, wall
 from minidiff.beyond import tasks
 from minidiff.demos import Task
-from minidiff.scoring import rollout
+from minidiff.scoring import rollout, scores
 from minidiff.training import Config, Trainer
 
 import pickle
+import re
 import sys
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_a_task_from_a_file_can_be_sent_to_another_process(written):
     ("TASK = 3", "reach.py: there is no TASK = minidiff.demos.Task"),
     ("TASK = (", "reach.py: cannot be imported: SyntaxError: '.' was never closed"),
     ("import nothing_of_that_name", "reach.py: cannot be imported: ModuleNotFoundError: No module"),
-    ("1 / 0", "reach.py: cannot be imported: ZeroDivisionError: division by zero"),
+    ("\n1 / 0", r"reach.py: cannot be imported: ZeroDivisionError: division by zero \(reach.py, l"),
     ("from minidiff.demos import Task\nTASK = Task(features=lambda obs, frame: obs)",
      "reach.py: its TASK cannot be sent to other processes.* not as lambda")])
 def test_a_file_that_is_no_task_is_refused_in_words(text, said, written):
@@ -202,13 +203,88 @@ def test_what_is_of_pushts_world_is_refused_elsewhere(arguments, said, tmp_path)
     assert "--task: which run is to be scored? Name its folder, too" in nothing.stderr
 
 
-def test_a_world_that_fails_is_found_before_the_training(written, tmp_path):
-    text = (ROOT / "minidiff" / "wall.py").read_text(encoding="utf-8")
-    broken = written(text.replace("move = action - self.position", "move = action - self.place"))
-    failed = run(tmp_path, "train.py", "--task", broken, "--out", "a")
-    assert failed.returncode == 1 and not (tmp_path / "a").exists()
-    assert failed.stderr == ("train.py: the world of the task 'wall' fails at its first step: "
-                             "AttributeError: 'World' object has no attribute 'place'\n")
+WALL = (ROOT / "minidiff" / "wall.py").read_text(encoding="utf-8")
+STEP = "        move = action - self.position\n"
+RESET = "        return self.position, {}\n"
+
+
+AT_STEP_1 = "the world of the task 'wall' fails at step 1 from seed 5000: "
+AT_RESET = "the world of the task 'wall' fails at its reset with seed 5000: "
+
+
+def returns(text):
+    """The step of the wall's world, that returns this."""
+    return STEP, f"{STEP}        return {text}\n"
+
+
+@pytest.mark.parametrize("change, said", [
+    ((STEP, "        self.place\n"), AT_STEP_1 + "AttributeError: 'World' object has no attribute"),
+    (returns("self.position, 0.0, False, False"), AT_STEP_1 + "ValueError: not enough values"),
+    (returns("np.zeros(3), 0.0, False, False, {}"), "3 numbers are observed, but at first 2"),
+    (returns("np.full(2, np.nan), 0.0, False, False, {}"), "observed is not finite: [nan nan]"),
+    (returns("np.zeros(2), np.nan, False, False, {}"), AT_STEP_1 + "ValueError: the reward is nan"),
+    ((RESET, "        return 7\n"), AT_RESET + "TypeError: cannot unpack"),
+    ((RESET, "        return {'x': 3}, {}\n"), "observation is a dict, not an array of numbers"),
+    (("*, seed=None, options=None", ""), AT_RESET + "TypeError: World.reset()"),
+    (("return obs[:, -1]\n\n\ndef frame", "return obs[:, 7]\n\n\ndef frame"),
+     "the features or the frame of the task 'wall' do not fit its demonstrations: IndexError"),
+    (("return {\"state\"", "return [], {\"state\""), "should return arrays by name, not tuple"),
+    (("\"steps\": 2000", "\"stepps\": 2000"), "got an unexpected keyword argument 'stepps'"),
+    (("\"T\": 50", "\"T\": 0"), "the score_range of its TASK: --T must be at least 1, not 0"),
+    (("(0.0, 1.0)", "7"), "the recipe or the score_range of its TASK: "),
+    (("(0.0, 1.0)", "(1.0, 0.0)"), "the recipe or the score_range of its TASK: "),
+], ids=range(14))
+def test_what_is_wrong_with_a_task_is_said_before_the_training(change, said, written, tmp_path,
+                                                               monkeypatch, capsys):
+    """In process; the file is as the wall's, but for one place."""
+    old, new = change
+    assert WALL.count(old) == 1
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.chdir(tmp_path)
+    import train
+    monkeypatch.setattr(sys, "argv", ["train.py", "--task", written(WALL.replace(old, new))])
+    assert stopping.run("train.py", train.main) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1, error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_world_that_fails_later_loses_no_step(written, tmp_path):
+    late = WALL.replace(STEP, STEP + "        assert self.position[1] < 0.5, 'too far'\n")
+    failed = run(tmp_path, "train.py", "--task", written(late), "--out", "a", "--steps", "400",
+                 "--score-every", "400", "--width", "32")
+    assert failed.returncode == 1
+    assert re.search(r"AssertionError: too far \(reach.py, line \d+\)\n$", failed.stderr)
+    assert policy.read(tmp_path / "a")[1]["update"] == 400
+
+
+def test_scores_beyond_the_range_of_the_task_are_refused():
+    with pytest.raises(ValueError, match="scores from 0 to 2 lie beyond the task's score_ran"):
+        scores.summary([scores.Episode(0, 0.0, None, 1, 0.0), scores.Episode(1, 2.0, None, 1, 0.0)])
+
+
+def test_the_file_of_a_tasks_demonstrations_lies_beside_the_task(written, tmp_path, monkeypatch):
+    np.savez(tmp_path / "mine.npz", **wall.demonstrations(3))
+    path = written("from minidiff.demos import Task\nTASK = Task(demos='mine.npz')\n")
+    monkeypatch.chdir("/")
+    assert len(demos.own(tasks.load(path)).episode_ends) == 3
+
+
+@pytest.mark.slow
+def test_other_demonstrations_are_learned_where_the_tasks_own_are_missing(written, tmp_path):
+    np.savez(tmp_path / "more.npz", **wall.demonstrations(3))
+    np.savez(tmp_path / "wide.npz", **wall.demonstrations(3) | {"action": np.zeros((48, 3))})
+    path = written("from minidiff.demos import Task\nTASK = Task(demos='mine.npz')\n")
+    done = run(tmp_path, "train.py", "--task", path, "--demos", "more.npz", *SMALL)
+    assert done.returncode == 0, done.stderr
+    np.savez(tmp_path / "mine.npz", **wall.demonstrations(3))
+    failed = run(tmp_path, "train.py", "--task", path, "--demos", "wide.npz", *SMALL)
+    assert failed.stderr.endswith("wide.npz: array 'action' has 3 numbers in a row, but the task's "
+                                  "own demonstrations have 2\n")
+    (tmp_path / "mine.npz").unlink()
+    failed = run(tmp_path, "train.py", "--task", path, "--demos", "wide.npz", "more.npz", *SMALL)
+    assert "with 2 and with 3 numbers in a row of 'action' cannot be learned together" in \
+        failed.stderr
 
 
 @pytest.mark.slow

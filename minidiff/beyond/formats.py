@@ -39,6 +39,12 @@ def load(path, task, own=None):
     except Exception as error:  # damaged files raise errors of all kinds, even NotImplementedError
         raise ValueError(f"{path}: cannot be read as demonstrations: {error}") from None
     data = demos.load(path, task) if arrays is None else demos.check(arrays, task, path)
+    if own:
+        for name in ("state", "action"):
+            held, usual = getattr(data, name).shape[1], getattr(own, name).shape[1]
+            if held != usual:
+                raise ValueError(f"{path}: array '{name}' has {held} numbers in a row, but the "
+                                 f"task's own demonstrations have {usual}")
     odd = other_units(data, own) if own else []
     if odd:
         say(f"warning: {path}: is it in the task's units? {'; '.join(odd)}")

@@ -13,11 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import stopping
 from ..demos import Task
+from ..training import Config
 
 
 def load(name):
     """The Task of that name; it runs the code that it names. ValueError in words."""
+    if Path(name).is_file() and not name.endswith(".py"):
+        raise ValueError(f"{name}: the name of a task's file must end in .py")
     if name.endswith(".py"):
         module, stem = from_file(Path(name)), Path(name).stem
     elif re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", name):
@@ -28,6 +32,14 @@ def load(name):
     if not isinstance(task, Task):
         raise ValueError(f"{name}: there is no TASK = minidiff.demos.Task(...) in it")
     task = task._replace(name=task.name or stem)
+    if isinstance(task.demos, (str, Path)):  # beside the task's file, wherever one calls from
+        task = task._replace(demos=Path(module.__file__).parent / task.demos)
+    try:
+        Config(**task.recipe)
+        low, high = task.score_range or (0, 1)
+        assert low < high
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ValueError(f"{name}: the recipe or the score_range of its TASK: {error}") from None
     try:
         pickle.dumps(task)
     except Exception as error:
@@ -57,7 +69,7 @@ def imported(module, name):
     try:
         return importlib.import_module(module)
     except Exception as error:
-        raise ValueError(f"{name}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{name}: cannot be imported: {stopping.located(error)}") from error
 
 
 def of_gymnasium(name):

@@ -1,5 +1,6 @@
 """Episodes of a policy in its task: many at once with one batched plan, on any executor."""
 import concurrent.futures
+import contextlib
 import math
 import os
 
@@ -36,13 +37,25 @@ class Track:
     def __init__(self, task, seed, first):
         self.task = task
         self.seed = int(seed)
-        self.states = [numbers(first)]  # as observed
+        self.states = []  # as observed
         self.rewards = []
         self.success = None
+        self.see(first)
+
+    def see(self, obs):
+        """One more observation; ValueError unless it is as many finite numbers as the first."""
+        obs = numbers(obs)
+        if self.states and len(obs) != len(self.states[0]):
+            raise ValueError(f"{len(obs)} numbers are observed, but at first {len(self.states[0])}")
+        if not np.isfinite(obs).all():
+            raise ValueError(f"what is observed is not finite: {obs}")
+        self.states.append(obs)
 
     def add(self, obs, reward, info):
         """One more step. Returns whether it is the last that the task allows."""
-        self.states.append(numbers(obs))
+        self.see(obs)
+        if not math.isfinite(reward):
+            raise ValueError(f"the reward is {reward}")
         self.rewards.append(float(reward))
         if "is_success" in info:
             self.success = bool(self.success or info["is_success"])
@@ -60,6 +73,19 @@ def numbers(obs):
     except (TypeError, ValueError):
         raise ValueError(f"the environment's observation is a {type(obs).__name__}, not an array "
                          "of numbers: let make_env put them side by side") from None
+
+
+@contextlib.contextmanager
+def blaming_the_world(task, seed, step):
+    """Errors inside are those of a task's world: ValueError that says where and when."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        when = f"at step {step} from seed {seed}" if step else f"at its reset with seed {seed}"
+        raise ValueError(f"the world of the task '{task.name}' fails {when}: "
+                         f"{stopping.located(error)}") from error
 
 
 class Unfinished(RuntimeError):
@@ -104,8 +130,9 @@ def run_together(policy, seeds, noise_seed, make_env, queue):
     envs = [make_env() for _ in seeds]
     tracks = []
     for seed, env in zip(seeds, envs):
-        first, _ = env.reset(seed=int(seed))
-        tracks.append(Track(policy.task, seed, first))
+        with blaming_the_world(policy.task, seed, 0):
+            first, _ = env.reset(seed=int(seed))
+            tracks.append(Track(policy.task, seed, first))
     noise = EpisodeNoise(seeds, noise_seed)
     while noise.active:
         stopping.safe_point()
@@ -128,8 +155,9 @@ def run_together(policy, seeds, noise_seed, make_env, queue):
 def carry_out(actions, env, track):
     """Take these actions. Returns whether the episode is over."""
     for action in actions:
-        obs, reward, terminated, truncated, info = env.step(action)
-        last = track.add(obs, reward, info)
+        with blaming_the_world(track.task, track.seed, len(track.states)):
+            obs, reward, terminated, truncated, info = env.step(action)
+            last = track.add(obs, reward, info)
         if terminated or truncated or last:
             return True
     return False

@@ -121,6 +121,10 @@ def mean_interval(values, value_range):
     and none that is rare and far from the others.
     """
     if value_range:
+        low, high = value_range
+        if min(values) < low or max(values) > high:
+            raise ValueError(f"scores from {min(values):.6g} to {max(values):.6g} lie beyond the "
+                             f"task's score_range, {low} to {high}")
         return betting_interval(values, *value_range)
     half = 1.96 * np.std(values) / math.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)

@@ -61,6 +61,9 @@ class Filmed:
 
     def seen(self, happened):
         picture = self.env.render()
+        if np.ndim(picture) != 3 or picture.shape[2] != 3:
+            raise ValueError("the world's render() should return a picture, (height, width, 3) "
+                             f"uint8, not {type(picture).__name__} {np.shape(picture)}")
         stride = 1 + max(picture.shape[:2]) // 400
         self.pictures.append(picture[::stride, ::stride].copy())
         return happened
