@@ -96,7 +96,7 @@ def moving(path, policy):
 
 
 def strips(path, policy):
-    films.film(path, policy, SEEDS[:4])
+    films.film(path, policy, SEEDS[:4], frames=6)
 
 
 def forward(path, policy):
@@ -112,13 +112,15 @@ def forward(path, policy):
     eps = rng.standard_normal(x0.shape, dtype=np.float32)
     plans = list(policy.denoise(obs, rng))[::-1]  # plans[t] holds x_t
     into_noise, out_of_noise = [], []
-    for t in (0, 5, 15, 30, 50, 70, 100):
+    for t in (0, 5, 20, 50, 100):
         x_t = q_sample(policy.schedule, x0, t, eps) if t else x0
         noised = policy.normaliser.denormalise(x_t, frame)
-        into_noise.append((obs[0, -1], f"t = {t}", noised))
-        out_of_noise.append((obs[0, -1], f"t = {t}", plans[t]))
-    drawing.film_strip(path, [("forward", into_noise, "one demonstrated\nplan, 6 noises"),
-                              ("reverse", out_of_noise, "6 plans: read\nfrom right to left")])
+        what = {0: ": plan", 100: ": noise"}.get(t, "")
+        into_noise.append((obs[0, -1], f"t = {t}{what}", noised))
+        out_of_noise.append((obs[0, -1], f"t = {t}{what}", plans[t]))
+    drawing.film_strip(path, [
+        ("forward", into_noise, "adds noise\nto one\ndemonstrated\nplan, 6 times"),
+        ("reverse", out_of_noise[::-1], "removes\nnoise: 6 plans\nof the policy")], near=True)
 
 
 def schedules(path, policy):
@@ -127,19 +129,22 @@ def schedules(path, policy):
         schedule = make(100)
         lines.append((f"{name}: signal", np.arange(101), schedule.signal))
         lines.append((f"{name}: noise", np.arange(101), schedule.noise))
-    charts.curves(path, lines, "What x_t is made of", "t", "coefficient", log_y=False,
-                  note="x_t = signal x_0 + noise eps, signal = sqrt(alpha_bar_t), "
-                       "noise = sqrt(1 - alpha_bar_t)")
+    styles = list(itertools.product(charts.SERIES, (False, True)))  # a colour for each schedule
+    charts.curves(path, lines, "What x_t is made of", "t, from the plan to noise", "coefficient",
+                  log_y=False, styles=styles, note="x_t = signal x_0 + noise eps; signal = "
+                  "sqrt(alpha_bar_t), noise = sqrt(1 - alpha_bar_t), dashed")
 
 
 def fork(path, policy):
     policy = dataclasses.replace(policy, temperature=1.0)
     rng = np.random.default_rng(0)
-    panels = [(STATE, "diffusion", forks.motions(policy, STATE, 32, rng)),
-              (STATE, "regression", forks.motions(trained_regression(), STATE, 1, rng)),
-              (STATE, "the demonstrator", forks.demonstrated(STATE, 16, rng))]
-    row = "a fork", panels, "left and right\nare equally good"
-    drawing.film_strip(path, [row], size=300, around=320)
+    panels = []
+    for name, shown in (("diffusion", forks.motions(policy, STATE, 32, rng)),
+                        ("regression", forks.motions(trained_regression(), STATE, 1, rng)),
+                        ("demonstrator", forks.demonstrated(STATE, 16, rng))):
+        panels.append((STATE, f"{name}: {sides(shown)}", shown))
+    row = "a fork", panels, "left and\nright are\nequally good"
+    drawing.film_strip(path, [row], size=300, near=True)
 
 
 def resting(path, policy):
@@ -154,23 +159,22 @@ def resting(path, policy):
                   (state, "diffusion", plans(policy, state, 16, rng)),
                   (state, "the demonstrator", forks.demonstrated(state, 16, rng)[:, :8])]
         rows.append((f"seed {episode.seed}", panels, f"{coverage(state[2:]):.1%} covered"))
-    drawing.film_strip(path, rows, size=200, around=200)
+    drawing.film_strip(path, rows, size=200, near=True)
 
 
 def steering(path, policy):
     policy = dataclasses.replace(policy, temperature=1.0)
     rng = np.random.default_rng(0)
     guided = to_one_side(policy)
-    ending = to_end_at(policy, STATE, STATE[:2] + 100 * forks.ACROSS)
-    before = share_to_the_right(plans(policy, STATE, 200, rng))
-    after = share_to_the_right(plans(guided, STATE, 200, rng))
+    point = STATE[:2] + 100 * forks.ACROSS
+    ending = to_end_at(policy, STATE, point)
     panels = []
-    for steered, caption in ((policy, f"as learned: {before:.0%} to the right"),
-                             (guided, f"by a cost: {after:.0%} to the right"),
-                             (ending, "the last action is given")):
-        panels.append((STATE, caption, plans(steered, STATE, 24, rng)))
-    row = "steering", panels, "one state,\n24 plans each"
-    drawing.film_strip(path, [row], size=300, around=320)
+    for steered, name, *target in ((policy, "as learned"), (guided, "led by a cost"),
+                                   (ending, "ends at the target", point)):
+        shown = plans(steered, STATE, 24, rng)
+        panels.append((STATE, f"{name}: {sides(shown)}", shown, *target))
+    row = "steering", panels, "one state,\n24 plans\neach"
+    drawing.film_strip(path, [row], size=300, near=True)
 
 
 def plans(policy, state, count, rng):
@@ -178,10 +182,10 @@ def plans(policy, state, count, rng):
     return policy.plan(np.tile(state, (count, policy.obs_horizon, 1)), rng)
 
 
-def share_to_the_right(plans):
-    """Of plans (n, H, 2) from STATE."""
-    right = ((plans - STATE[:2]) @ forks.ACROSS).mean(1)  # (n,) px
-    return (right > 0).mean()
+def sides(plans):
+    """Of plans (n, H, 2) from STATE, as `forks` counts them: two lines."""
+    left, between, right = [round(len(plans) * share) for share in forks.shares(plans, STATE)]
+    return f"{left} left of the T,\n{right} right of the T, {between} between"
 
 
 def second_task(path, policy):
@@ -192,17 +196,23 @@ def second_task(path, policy):
     diffusion = trained(config, wall.TASK, data, l_simple, ancestral_sampling)
     regression = trained(regression_config, wall.TASK, data, baselines.mse_loss,
                          baselines.regression)
-    lines = []
-    for name, planner, count in (("diffusion, 24 plans", diffusion, 24),
-                                 ("regression", regression, 1)):
+    lines, counted = [], []
+    for name, planner, count in (("24 plans of diffusion", diffusion, 24),
+                                 ("1 plan of regression", regression, 1)):
         obs = np.tile([0.0, -1.0], (count, 1, 1))
         plans = np.concatenate([obs, planner.plan(obs, np.random.default_rng(1))], 1)
+        across = np.array([np.interp(0, plan[:, 1], plan[:, 0]) for plan in plans])  # x at y = 0
+        left, right = (across <= -wall.WALL).sum(), (across >= wall.WALL).sum()
+        counted.append(f"{name}: {left} pass left, {right} right, {count - left - right} hit it.")
         gap = np.full((count, 1, 2), np.nan)  # between one plan's line and the next
         x, y = np.concatenate([plans, gap], 1).reshape(-1, 2).T
         lines.append((name, x, y))
-    lines.append(("the wall", [-wall.WALL, wall.WALL], [0, 0]))
-    charts.curves(path, lines, "Past a wall", "x", "y", log_y=False,
-                  note="All plans are for the same observation.")
+    lines.append(("start, wall, goal", [0, np.nan, -wall.WALL, wall.WALL, np.nan, 0],
+                  [-1, np.nan, 0, 0, np.nan, 1]))
+    words = [("start", 0, -0.85), ("wall", wall.WALL, 0), ("goal", 0, 1)]
+    charts.curves(path, lines, "Past a wall: plans for one observation", "x", "y", log_y=False,
+                  note=" ".join(counted), words=words,
+                  styles=[(drawing.BLUE, False), (drawing.VERMILLION, True), (charts.BLACK, False)])
 
 
 PICTURES = {"rollouts.webp": moving, "rollouts.png": strips, "forward.png": forward,

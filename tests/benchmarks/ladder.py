@@ -12,6 +12,7 @@ there is not done again.
 """
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import sys
@@ -264,10 +265,8 @@ def row(name, by_seed):
 
 
 LINES = {  # of the picture: the rungs at the factors of the noise
-    "diffusion, redrawn at each decision": "DDIM, 4 steps{}",
-    "diffusion, kept for an episode": "DDIM, 4 steps{}, kept",
-    "Gaussian, redrawn at each decision": "Gaussian{}",
-    "Gaussian, kept for an episode": "Gaussian{}, kept"}
+    "diffusion, redrawn": "DDIM, 4 steps{}", "diffusion, kept": "DDIM, 4 steps{}, kept",
+    "Gaussian, redrawn": "Gaussian{}", "Gaussian, kept": "Gaussian{}, kept"}
 WITHOUT = {"DDIM, 4 steps{}": "DDIM, 4 steps, x 0", "Gaussian{}": "regression"}
 
 
@@ -281,9 +280,10 @@ def draw(path, results):
                   for name in names]
         lines.append((label, [0, 0.25, 0.5, 1], 100 * np.array(solved)))
     charts.curves(path, lines, "What a draw is worth", "factor on the noise", "success, %",
-                  log_y=False, note="At 1 the noise is as learned; at 0 there is one plan for each "
-                                    "observation. Diffusion: DDIM in 4 steps. Gaussian: one around "
-                                    "the plan of regression.")
+                  log_y=False, styles=list(itertools.product(charts.SERIES[:2], (False, True))),
+                  note="At 1 the noise is as learned; at 0 there is one plan for each observation. "
+                       "Noise is redrawn at each decision, or kept for an episode (dashed). "
+                       "Diffusion: DDIM in 4 steps. Gaussian: one around the plan of regression.")
 
 
 def main(arguments):

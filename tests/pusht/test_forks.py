@@ -225,7 +225,7 @@ def test_a_plan_that_is_told_where_to_end_ends_there(tiny_policy):
 def test_a_cost_moves_the_plans_of_the_shipped_policy_to_one_side():
     def share_to_the_right(policy):
         rng = np.random.default_rng(0)
-        return gallery.share_to_the_right(gallery.plans(policy, gallery.STATE, 60, rng))
+        return forks.shares(gallery.plans(policy, gallery.STATE, 60, rng), gallery.STATE)[2]
 
     shipped, _ = beyond.load(SHIPPED_POLICY, PUSHT, temperature=1.0)
     assert share_to_the_right(shipped) < 0.6

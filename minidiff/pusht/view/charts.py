@@ -6,9 +6,12 @@ import numpy as np
 from . import drawing
 from .drawing import BLUE, GREEN, GREY, GRID, ORANGE, PAPER, VERMILLION, ZOOM, put, render_text
 
+BLACK = (0, 0, 0)
 # Okabe & Ito's palette again; the first colours differ most for colour-blind readers.
-SERIES = (BLUE, VERMILLION, GREEN, (0, 0, 0), (86, 180, 233), ORANGE, (204, 121, 167))
+SERIES = (BLUE, VERMILLION, GREEN, BLACK, (86, 180, 233), ORANGE, (204, 121, 167))
+QUARTERS = ((230, 145, 30), (205, 80, 75), (150, 45, 130), (70, 20, 140))  # of the chain: ever darker
 WIDTH, HEIGHT = 900, 500  # px of the plot, between its axes
+NAMES, SMALL = 22, 20  # px of the letters
 LOSS_TITLES = {"simple": "L_simple, lambda = {weight}", "hybrid": "L_hybrid, lambda = {weight}",
                "bound": "L_vlb", "mse": "mean squared error", "mip": "both mean squared errors",
                "mixture": "-log p"}
@@ -20,6 +23,7 @@ def loss(path, trainer):
     width = max(1, trainer.n // 100)
     means = trainer.losses[:trainer.n // width * width].reshape(-1, width).mean(1)
     lines = [("training loss", (np.arange(len(means)) + 0.5) * width, means)]
+    styles = [(BLACK, False)]
     note = f"training loss: means over {width} steps"
     points, quarters = trainer.loss_by_t.shape
     step = np.arange(points) * config.steps / points
@@ -27,30 +31,35 @@ def loss(path, trainer):
     for q, (low, high) in enumerate(zip(ends, ends[1:])):
         by_t = trainer.loss_by_t[:, q]
         if high > low and np.isfinite(by_t).any():
-            lines.append((f"t = {low}..{high - 1}", step, by_t))
+            words = {0: ": least noise", quarters - 1: ": most noise"}.get(q, "")
+            lines.append((f"t = {low}..{high - 1}{words}", step, by_t))
+            styles.append((QUARTERS[q], False))
     if len(lines) > 1:
         note += "; the others: quarters of the chain"
     title = LOSS_TITLES[config.objective].format(weight=config.weight)
     positive = not any((y <= 0).any() for _, _, y in lines)  # -log p may well be below 0
-    curves(path, lines, f"{title}, {config.net}", "gradient step", "loss", positive, note)
+    curves(path, lines, f"{title}, {config.net}", "gradient step", "loss", positive, note, styles)
 
 
-def curves(path, series, title, xlabel, ylabel, log_y=True, note=""):
-    """Write a line chart as a PNG of about 1250 x 700 px. series: list of (name, x (N,), y (N,)).
+def curves(path, series, title, xlabel, ylabel, log_y=True, note="", styles=None, words=()):
+    """Write a line chart as a PNG of about 1300 x 700 px. series: list of (name, x (N,), y (N,)).
 
     A value that is not finite (or, with log_y, not positive) leaves a gap. Each name stands right
-    of the plot, near the height where its line ends. note: grey lines under the title.
+    of the plot, near the height where its line ends. note: grey lines under the title. styles: for
+    each series (colour, whether its line is dashed); by default whole lines in the colours SERIES.
+    words: list of (text, x, y), each of which stands right above its point in the plot.
     """
     pg = drawing.load_pygame()
+    styles = styles or [(SERIES[i % len(SERIES)], False) for i in range(len(series))]
     data = [_points(x, y, log_y) for _, x, y in series]
     shown = np.concatenate([np.zeros((0, 2))] + [xy[~np.isnan(xy[:, 1])] for xy in data])
     x_low, x_high, x_ticks = linear_axis(shown[:, 0], near=0.05)
     y_low, y_high, y_ticks = log_axis(shown[:, 1]) if log_y else linear_axis(shown[:, 1])
 
-    names = [render_text(pg, name, 19) for name, _, _ in series]
-    y_texts = [render_text(pg, text, 17, GREY) for _, text in y_ticks]
-    head = [render_text(pg, title, 27)]
-    head += [render_text(pg, line, 18, GREY) for line in textwrap.wrap(note, 110)]
+    names = [render_text(pg, name, NAMES) for name, _, _ in series]
+    y_texts = [render_text(pg, text, SMALL, GREY) for _, text in y_ticks]
+    head = [render_text(pg, title, 29)]
+    head += [render_text(pg, line, SMALL, GREY) for line in textwrap.wrap(note, 110)]
     left = 100 + max(text.get_width() for text in y_texts)
     right = left + WIDTH
     top = 64 + 26 * len(head)
@@ -63,8 +72,10 @@ def curves(path, series, title, xlabel, ylabel, log_y=True, note=""):
         share = (xy - [x_low, y_low]) / [x_high - x_low, y_low - y_high]
         return [left, bottom] + share * [WIDTH, HEIGHT]
 
-    def line(points, color, width):
-        drawing.stroke(pg, big, ZOOM * np.asarray(points), color, ZOOM * width)
+    def line(points, color, width, dashed=False):
+        points = np.array(points, float)
+        for piece in _dashes(points) if dashed else [points]:
+            drawing.stroke(pg, big, ZOOM * piece, color, ZOOM * width)
 
     ticks_x = [to_px(np.array([tick, y_low]))[0] for tick, _ in x_ticks]
     ticks_y = [to_px(np.array([x_low, tick]))[1] for tick, _ in y_ticks]
@@ -74,26 +85,29 @@ def curves(path, series, title, xlabel, ylabel, log_y=True, note=""):
         line([[left, y], [right, y]], GRID, 1)
     line([[left, top], [left, bottom], [right, bottom]], GREY, 2)
     ends = []  # the height of each line's end
-    for i, xy in enumerate(data):
+    for xy, style in zip(data, styles):
         pieces = _pieces(to_px(xy))
         for piece in pieces:
-            line(piece, SERIES[i % len(SERIES)], 2.5 if len(piece) > 1 else 8)
+            line(piece, style[0], 2.5 if len(piece) > 1 else 8, style[1])
         ends.append(pieces[-1][-1, 1] if pieces else bottom)
     ends = spread_out(np.array(ends), min(28, HEIGHT / max(1, len(ends))), bottom)
-    for i, y in enumerate(ends):
-        line([[right + 16, y], [right + 42, y]], SERIES[i % len(SERIES)], 4)
+    for (color, dashed), y in zip(styles, ends):
+        line([[right + 16, y], [right + 42, y]], color, 4, dashed)
 
     canvas = drawing.to_surface(pg, drawing.shrink(pg, big))
     for text, y in zip(names, ends):
         put(canvas, text, right + 52, y, down=0.5)
+    for text, x, y in words:
+        at_x, at_y = to_px(_points([x], [y], log_y))[0]
+        put(canvas, render_text(pg, text, NAMES), at_x + 6, at_y - 6, down=1)
     for text, y in zip(y_texts, ticks_y):
         put(canvas, text, left - 14, y, across=1, down=0.5)
     for x, (_, text) in zip(ticks_x, x_ticks):
-        put(canvas, render_text(pg, text, 17, GREY), x, bottom + 12, across=0.5)
+        put(canvas, render_text(pg, text, SMALL, GREY), x, bottom + 12, across=0.5)
     for i, text in enumerate(head):
         put(canvas, text, left, 30 if i == 0 else 44 + 26 * i)
-    put(canvas, render_text(pg, xlabel, 19), left + WIDTH / 2, bottom + 50, across=0.5)
-    upright = pg.transform.rotate(render_text(pg, ylabel, 19), 90)
+    put(canvas, render_text(pg, xlabel, NAMES), left + WIDTH / 2, bottom + 50, across=0.5)
+    upright = pg.transform.rotate(render_text(pg, ylabel, NAMES), 90)
     put(canvas, upright, 28, top + HEIGHT / 2, down=0.5)
     drawing.save_png(path, pg.surfarray.array3d(canvas).swapaxes(0, 1))
 
@@ -114,6 +128,17 @@ def _pieces(points):
     gap = np.isnan(points[:, 1])
     pieces = np.split(points, np.flatnonzero(np.diff(gap)) + 1)
     return [piece for piece in pieces if len(piece) and not np.isnan(piece[0, 1])]
+
+
+def _dashes(points, length=9):
+    """A line (N, 2) cut into dashes, arrays (n, 2), `length` px long and as far apart."""
+    along = np.cumsum([0, *np.hypot(*np.diff(points, axis=0).T)])  # (N,) px from its start
+    dashes = []
+    for start in np.arange(0, max(along[-1], 1), 2 * length):
+        end = min(start + length, along[-1])
+        at = [start, *along[(along > start) & (along < end)], end]
+        dashes.append(np.stack([np.interp(at, along, values) for values in points.T], -1))
+    return dashes
 
 
 def linear_axis(values, near=1.0):

@@ -81,52 +81,71 @@ def cross(pg, canvas, unit, target):
             stroke(pg, canvas, np.array([target - arm, target + arm]), color, width * unit)
 
 
-def close_up(state, plans=None, size=512, around=WORLD_SIZE):
-    """The part of a `frame` that shows `around` px of the world, with the middle between agent and
-    block in its own middle, or as near to it as the walls allow."""
-    unit = size / around
-    whole = frame(state, plans=plans, size=round(WORLD_SIZE * unit))
-    middle = (state[:2] + state[2:4]) / 2
-    left, top = np.clip(np.round(middle * unit - size / 2), 0, len(whole) - size).astype(int)
+def close_up(state, plans=None, target=None, size=512, view=(0, 0, WORLD_SIZE)):
+    """The part of a `frame` from `view`, its left, top and side in px of the world. Here the line
+    of each plan starts at the agent."""
+    left, top, unit = view[0], view[1], size / view[2]
+    if plans is not None:
+        plans = np.insert(plans, 0, state[:2], axis=1)
+    whole = frame(state, target, plans, size=max(size, round(WORLD_SIZE * unit)))
+    left, top = [min(round(unit * edge), len(whole) - size) for edge in (left, top)]
     return whole[top:top + size, left:left + size]
 
 
-def film_strip(path, rows, size=160, around=WORLD_SIZE):
+def view_of(frames, margin=10):
+    """The smallest square (left, top, side), px, that holds all that frames of states as in
+    `film_strip` show, with a margin as far as the walls allow."""
+    points = []
+    for state, _, *given in frames:
+        points += [state[:2] - AGENT_RADIUS, state[:2] + AGENT_RADIUS]
+        points += [*keypoints(np.array([state[2:], GOAL_POSE])).reshape(-1, 2)]
+        points += [point for array in given for point in np.reshape(array, (-1, 2))]
+    low, high = np.min(points, 0) - margin, np.max(points, 0) + margin
+    side = min((high - low).max(), WORLD_SIZE)
+    left, top = ((low + high - side) / 2).clip(0, WORLD_SIZE - side)
+    return left, top, side
+
+
+def film_strip(path, rows, size=160, near=False):
     """Write a PNG with an episode per row.
 
     rows: list of (label, frames, footer); frames: list of (state, caption), or (state, caption,
-    plans) with plans as in `frame`, or (picture, caption), a picture (height, width, 3) uint8.
-    Label and footer (lines) stand left of the frames, each caption under its frame, what the
-    colours of states mean on top. size: px per frame where it is shown; the file
-    holds twice as many, for crisp screens. around: as in `close_up`. Raises ValueError for a row
-    without frames.
+    plans), or (state, caption, plans, target) with plans and target as in `frame`, or (picture,
+    caption), a picture (height, width, 3) uint8. Label and footer (lines) stand left of the frames,
+    each caption (lines) under its frame, what the colours of states mean on top. size: px per frame
+    where it is shown; the file holds twice as many, for crisp screens. near: the frames of a row
+    show no more of the world than their `view_of`. Raises ValueError for a row without frames.
     """
     if not rows or not all(frames for _, frames, _ in rows):
         raise ValueError("film_strip: it takes at least one row, and at least one frame in each")
     pg = load_pygame()
     size = 2 * size
-    heads, strips, has_plans = [], [], False
+    heads, strips = [], []
     for label, frames, footer in rows:
         stopping.safe_point()
         head = [render_text(pg, label, 38)]
         head += [render_text(pg, line, 34, GREY) for line in footer.splitlines()]
         heads.append(head)
+        view = view_of(frames) if near else (0, 0, WORLD_SIZE)
         strip = []
-        for shown, caption, *plans in frames:
-            has_plans = has_plans or bool(plans)
+        for shown, caption, *given in frames:
             if np.ndim(shown) == 3:
                 picture = scaled(pg, shown, size)
             else:
-                picture = to_surface(pg, close_up(shown, plans[0] if plans else None, size, around))
-            strip.append((picture, render_text(pg, caption, 34, GREY)))
+                picture = to_surface(pg, close_up(shown, *given, size=size, view=view))
+            lines = [render_text(pg, line, 34, GREY) for line in caption.splitlines()]
+            strip.append((picture, lines))
         strips.append(strip)
-    names = blank(pg, 1, 1, PAPER) if np.ndim(shown) == 3 else legend(pg, has_plans)
+    known = max(len(shown) for _, frames, _ in rows for shown in frames)
+    names = blank(pg, 1, 1, PAPER) if np.ndim(shown) == 3 else legend(pg, known > 2, known > 3)
 
     margin, gap = 48, 28
     top = margin + 70
     left = margin + gap + max(text.get_width() for head in heads for text in head)
-    cell = max([size] + [caption.get_width() for strip in strips for _, caption in strip])
-    pitch_x, pitch_y = cell + gap, size + 46 + 2 * gap
+    captions = [lines for strip in strips for _, lines in strip]
+    cell = max([size] + [text.get_width() for lines in captions for text in lines])
+    below = 46 * max(map(len, captions))
+    pitch_x, pitch_y = cell + gap, size + below + 2 * gap
     frames_width = pitch_x * max(map(len, strips)) - gap
     width = left + max(frames_width, names.get_width()) + margin
     canvas = blank(pg, width, top + pitch_y * len(rows) - 2 * gap + margin, PAPER)
@@ -135,10 +154,11 @@ def film_strip(path, rows, size=160, around=WORLD_SIZE):
         y = top + row * pitch_y
         for i, text in enumerate(head):
             put(canvas, text, margin, y + size / 2 + 46 * (i - len(head) / 2))
-        for i, (picture, caption) in enumerate(strip):
+        for i, (picture, lines) in enumerate(strip):
             x = left + i * pitch_x + cell / 2
             put(canvas, picture, x, y, across=0.5)
-            put(canvas, caption, x, y + size + 8, across=0.5)
+            for k, text in enumerate(lines):
+                put(canvas, text, x, y + size + 8 + 46 * k, across=0.5)
     save_png(path, pg.surfarray.array3d(canvas).swapaxes(0, 1))
 
 
@@ -322,12 +342,15 @@ def put(canvas, surface, x, y, across=0.0, down=0.0):
     canvas.blit(surface, corner)
 
 
-def legend(pg, plans=False):
-    """A line, as a surface, that names the colours of `frame`; plans: also the lines of plans."""
+def legend(pg, plans=False, target=False):
+    """A line, as a surface, that names the colours of `frame`; plans: also the lines of plans;
+    target: also the cross."""
     entries = [(GOAL, GREEN, "goal", 3, 28),  # fill, edge, name, radius of the corners, height
                (BLOCK, BLUE, "block", 3, 28), (VERMILLION, VERMILLION, "agent", 14, 28)]
     if plans:
         entries.append((INK, INK, "plans", 0, 4))
+    if target:
+        entries.append((PAPER, PAPER, "target", 0, 4))
     texts = [render_text(pg, name, 38) for _, _, name, *_ in entries]
     lefts = np.cumsum([0] + [90 + text.get_width() for text in texts]).tolist()
     big = blank(pg, ZOOM * (lefts[-1] - 40), ZOOM * 48, PAPER)
@@ -336,6 +359,9 @@ def legend(pg, plans=False):
             y = 24 - height / 2
             box = np.array([x + inset, y + inset, 28 - 2 * inset, height - 2 * inset])
             pg.draw.rect(big, color, (ZOOM * box).tolist(), border_radius=ZOOM * (corner - inset))
+    if target:
+        unit = 1.5
+        cross(pg, big, ZOOM * unit, np.array([lefts[-2] + 14, 24]) / unit)
     surface = to_surface(pg, shrink(pg, big))
     for text, x in zip(texts, lefts):
         put(surface, text, x + 40, 24, down=0.5)
