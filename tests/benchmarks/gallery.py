@@ -188,6 +188,13 @@ def sides(plans):
     return f"{left} left of the T,\n{right} right of the T, {between} between"
 
 
+def passing(plans):
+    """Which way plans (n, H, 2) with rising y pass the wall, counted."""
+    at_wall = np.array([np.interp(0, y, x) for x, y in plans.swapaxes(1, 2)])
+    left, right = (at_wall <= -wall.WALL).sum(), (at_wall >= wall.WALL).sum()
+    return f"{left} pass left, {right} right, {len(plans) - left - right} hit it"
+
+
 def second_task(path, policy):
     """Plans past the wall from the middle, (0, -1)."""
     data = demos.own(wall.TASK)
@@ -201,9 +208,7 @@ def second_task(path, policy):
                                  ("1 plan of regression", regression, 1)):
         obs = np.tile([0.0, -1.0], (count, 1, 1))
         plans = np.concatenate([obs, planner.plan(obs, np.random.default_rng(1))], 1)
-        across = np.array([np.interp(0, plan[:, 1], plan[:, 0]) for plan in plans])  # x at y = 0
-        left, right = (across <= -wall.WALL).sum(), (across >= wall.WALL).sum()
-        counted.append(f"{name}: {left} pass left, {right} right, {count - left - right} hit it.")
+        counted.append(f"{name}: {passing(plans)}.")
         gap = np.full((count, 1, 2), np.nan)  # between one plan's line and the next
         x, y = np.concatenate([plans, gap], 1).reshape(-1, 2).T
         lines.append((name, x, y))

@@ -108,7 +108,7 @@ def test_a_picture_is_as_wide_as_its_title_and_has_no_note_by_default(tmp_path, 
 def test_the_name_of_the_y_axis_is_upright(tmp_path, boxes):
     picture = chart_of(tmp_path, [])
     (left, top, right, bottom), = np.array(boxes[None]).round().astype(int)
-    text = drawing.render_text(pygame, "up", 19)
+    text = drawing.render_text(pygame, "up", charts.NAMES)
     line = drawing.blank(pygame, *text.get_size(), drawing.PAPER)
     drawing.put(line, text, 0, 0)
     pixels = pygame.surfarray.array3d(line).swapaxes(0, 1)
@@ -166,6 +166,44 @@ def test_a_value_between_gaps_is_a_dot_that_is_larger_than_a_line(tmp_path):
     plot = plot_of(chart_of(tmp_path, series))[:, 400:500]
     line, dot = (is_color(plot, color).sum(0).max() for color in charts.SERIES[:2])
     assert 1 <= line <= 3 and 6 <= dot <= 8
+
+
+def test_each_line_and_its_sample_have_the_style_asked_for_from_the_first_again(tmp_path):
+    """Dashed, whole, dashed; the last stays within 20 px."""
+    series = [("a", [0, 1], [3, 3]), ("b", [0, 1], [2, 2]), ("c", [0, 0.5, 1], [1, 1.1, 1])]
+    styles = [(drawing.GREEN, True), (drawing.ORANGE, False)]
+    picture = chart_of(tmp_path, series, log_y=False, styles=styles)
+    left, bottom = axes_of(picture)
+    for color, rows, low, high in ((drawing.GREEN, slice(bottom - 505, bottom - 490), 0.4, 0.7),
+                                   (drawing.GREEN, slice(bottom - 40, bottom), 0.4, 0.7),
+                                   (drawing.ORANGE, slice(bottom - 260, bottom - 240), 0.99, 1)):
+        drawn = is_color(picture[rows], color).any(0)
+        for part in (drawn[left + 3:left + 897], drawn[left + 917:left + 941]):
+            assert low <= part.mean() <= high
+        if high < 1:  # as many dashes as fit, of one length
+            starts = np.flatnonzero(np.diff(drawn[left:left + 897].astype(int)) > 0)
+            assert len(starts) > 45 and np.ptp(np.diff(starts)) <= 1
+
+
+def test_dashes_lie_on_their_line_and_are_as_long_as_their_gaps():
+    bent = np.array([[0.0, 0.0], [40, 30], [40, 80]])  # 100 px
+    dashes = charts._dashes(bent)
+    x, y = np.concatenate(dashes).T
+    assert (np.minimum(np.abs(3 * x - 4 * y), np.abs(x - 40)) < 1e-9).all()
+    along = np.where(x < 40, x * 5 / 4, 20 + y)
+    np.testing.assert_allclose(along, [px for px in range(100) if px % 18 < 9])
+    assert len(dashes) == 6
+    assert [dash.tolist() for dash in charts._dashes(bent[1:2])] == [[[40, 30]]]
+
+
+def test_words_stand_right_above_their_points(tmp_path, boxes):
+    series = [("a", [0, 100], [1, 100])]
+    for log_y, share in ((True, 0.5), (False, 0.1)):
+        boxes.clear()
+        picture = chart_of(tmp_path, series, log_y=log_y, words=[("here", 25, 10)])
+        left, bottom = axes_of(picture)
+        (start, _, _, end), = boxes["here"]
+        assert (start, end) == pytest.approx((left + 231, bottom - 500 * share - 6), abs=2)
 
 
 def test_many_names_share_the_height_of_the_plot(tmp_path, boxes):
@@ -274,8 +312,8 @@ def drawn(monkeypatch, by_t, n, first=0.0, **options):
     config = Config(steps=400, weight="uniform", **options)
     charts.loss("loss.png", SimpleNamespace(
         config=config, n=n, losses=first + np.arange(400.0), loss_by_t=np.array(by_t)))
-    (path, lines, *words), = calls
-    assert path == "loss.png"
+    (path, lines, *words, styles), = calls
+    assert path == "loss.png" and len(lines) == len(styles) and styles[0] == (charts.BLACK, False)
     return {name: (list(x), list(y)) for name, x, y in lines}, words
 
 
@@ -294,8 +332,22 @@ def test_the_loss_is_drawn_by_the_quarters_of_the_chain_that_there_are(monkeypat
     by_t = [[1, NAN, 5, 7], [2, NAN, NAN, 8]]
     lines, words = drawn(monkeypatch, by_t, 301, T=10)
     del lines["training loss"]
-    assert list(lines) == ["t = 1..2", "t = 6..7", "t = 8..10"]
-    assert lines["t = 8..10"] == ([0, 200], [7, 8])
+    assert list(lines) == ["t = 1..2: least noise", "t = 6..7", "t = 8..10: most noise"]
+    assert lines["t = 8..10: most noise"] == ([0, 200], [7, 8])
     assert words[-1].endswith("steps; the others: quarters of the chain")
     lines, words = drawn(monkeypatch, np.ones((2, 4)), 301, T=1)
-    assert list(lines) == ["training loss", "t = 1..1"] and "the others" in words[-1]
+    assert list(lines) == ["training loss", "t = 1..1: most noise"] and "the others" in words[-1]
+
+
+def test_the_more_noise_the_darker_is_the_line_of_the_loss(monkeypatch):
+    calls = []
+    monkeypatch.setattr(charts, "curves", lambda *given: calls.append(given))
+    by_t = np.ones((2, 4))
+    by_t[:, 1] = NAN  # a quarter that is missing takes its colour with it
+    for shown in (np.ones((2, 4)), by_t):
+        charts.loss("loss.png", SimpleNamespace(config=Config(steps=400), n=400,
+                                                losses=np.ones(400), loss_by_t=shown))
+    (*_, every), (*_, some) = calls
+    assert some == every[:2] + every[3:]
+    light = [np.dot(color, (0.2126, 0.7152, 0.0722)) for color, _ in every]
+    assert light[0] == 0 and (np.diff(light[1:]) < -25).all() and light[-1] > 25

@@ -1,6 +1,6 @@
 """Pictures show what they are given, nothing overlaps, and no file is half written."""
 from minidiff import stopping
-from minidiff.pusht.geometry import AGENT_RADIUS, BAR, GOAL_POSE, STEM
+from minidiff.pusht.geometry import AGENT_RADIUS, BAR, GOAL_POSE, STEM, keypoints
 from minidiff.pusht.view import charts, drawing
 
 import math
@@ -319,10 +319,11 @@ def test_what_a_film_strip_says_stands_at_its_frames(tmp_path, monkeypatch, size
 
 def test_the_legend_names_colours_with_a_sample_left_of_each_name(monkeypatch):
     boxes = laid_out(monkeypatch, drawing)
-    surface = drawing.legend(pygame, plans=True)
+    surface = drawing.legend(pygame, plans=True, target=True)
     pixels = pygame.surfarray.array3d(surface).swapaxes(0, 1)
-    at = [box for text in ("goal", "block", "agent", "plans") for box in boxes[text]]
-    assert len(at) == 4 == len(boxes)
+    at = [box for text in ("goal", "block", "agent", "plans", "target")
+          for box in boxes[text]]
+    assert len(at) == 5 == len(boxes)
     assert_apart_and_within(at, (0, 0, *surface.get_size()))
     assert at == sorted(at) and surface.get_width() - at[-1][2] < 20
     for box, fill, edge, side, height in zip(
@@ -338,31 +339,94 @@ def test_the_legend_names_colours_with_a_sample_left_of_each_name(monkeypatch):
         assert is_color(sample[24], edge)[[0, 27]].all() and is_blank(sample[:, 29:])
         assert is_blank(sample[13, 3]) == (fill in (drawing.VERMILLION, drawing.INK)), "its corner"
         assert is_blank(sample[:9])
+    left = int(at[-1][0]) - 40
+    inked = is_color(pixels[:, left:left + 34], drawing.INK)  # of the cross
+    assert inked[24, 14] and inked[14, 4] and inked[34, 24] and inked[14, 24] and inked[34, 4]
+    assert not inked[:, 14][[14, 34]].any() and not inked[24][[4, 24]].any()
 
 
-def test_each_frame_has_its_plans_and_the_legend_names_them_if_any(tmp_path):
+def test_each_frame_has_its_plans_and_target_and_the_legend_names_them_if_any(tmp_path):
     plan, ink = np.linspace(STATE[:2], (300, 300), 8)[None], []
-    for plans in ([[], []], [[plan], [plan + 30]]):
-        frames = [(STATE + [20 * k, 0, 0, 0, 0], "", *plans[k]) for k in range(2)]
-        drawing.film_strip(tmp_path / "strip.png", [("seed 1", frames, "")], size=60, around=300)
+    target = np.array([200.0, 300.0])
+    for more in ([[], []], [[plan], [plan + 30]], [[plan], [plan, target]]):
+        frames = [(STATE + [20 * k, 0, 0, 0, 0], "", *more[k]) for k in range(2)]
+        drawing.film_strip(tmp_path / "strip.png", [("seed 1", frames, "")], size=60, near=True)
         picture = load(tmp_path / "strip.png")
         for state, _, *own in frames:
-            shown = drawing.close_up(state, *own, size=120, around=300)
+            shown = drawing.close_up(state, *own, size=120, view=drawing.view_of(frames))
             assert len(places(picture, shown)) == 1
         ink.append(is_color(picture[:110], drawing.INK).sum())
-    assert ink[1] > ink[0] + 28 * 4 > 0
+    assert ink[2] - 28 * 4 > ink[1] > ink[0] + 28 * 4 > 0
 
 
-@pytest.mark.parametrize("agent, corner", [((90.0, 420.0), (110, 175)), ((20.0, 500.0), (75, 215)),
-                                           ((20.0, -120.0), (75, 0))])
-def test_a_close_up_is_a_part_of_the_frame_around_agent_and_block(agent, corner):
-    """Of 200 px; their middle, (210, 275) at first, is its own unless a wall is nearer."""
-    state = np.array([*agent, 330.0, 130.0, 2.2])
-    x, y = corner
-    assert np.array_equal(drawing.close_up(state), drawing.frame(state))
-    plans = np.array([[state[:2], state[2:4]]])
-    np.testing.assert_array_equal(drawing.close_up(state, plans, size=200, around=200),
-                                  drawing.frame(state, plans=plans)[y:y + 200, x:x + 200])
+def test_rows_are_near_by_what_each_of_them_shows(tmp_path):
+    rows = [("", [(STATE, "")], ""), ("", [(np.array([300.0, 300, 250, 250, 1]), "")], "")]
+    drawing.film_strip(tmp_path / "strip.png", rows, size=60, near=True)
+    picture = load(tmp_path / "strip.png")
+    for _, frames, _ in rows:
+        view = drawing.view_of(frames)
+        assert len(places(picture, drawing.close_up(frames[0][0], size=120, view=view))) == 1
+
+
+def test_a_caption_may_have_lines_and_the_next_row_makes_room(tmp_path, monkeypatch):
+    boxes = laid_out(monkeypatch, drawing)
+    rows = [("1", [(STATE, "one"), (STATE, "first\nsecond")], ""), ("2", [(STATE, "two")], "")]
+    drawing.film_strip(tmp_path / "strip.png", rows, size=60)
+    height, width, _ = load(tmp_path / "strip.png").shape
+    frames = boxes.pop(None)
+    assert_apart_and_within([*frames, *(box for place in boxes.values() for box in place
+                                        if box[1] > 100)], (40, 100, width - 40, height - 40))
+    (first,), (second,), (one,) = boxes["first"], boxes["second"], boxes["one"]
+    assert first[1] == one[1] and 40 <= second[1] - first[1] <= 50
+    assert sum(first[::2]) == pytest.approx(sum(second[::2]), abs=2)
+
+
+@pytest.mark.parametrize("left, top, side, size", [
+    (110, 175, 200, 200), (0, 0, 512, 100), (312, 312, 200, 400), (128, 256, 256, 512)])
+def test_a_close_up_is_a_part_of_the_frame(left, top, side, size):
+    unit = size / side
+    target, plans = np.array([300.0, 400.0]), np.array([[[200.0, 300.0], [330, 130]]])
+    whole = drawing.frame(STATE, target, np.insert(plans, 0, STATE[:2], axis=1),
+                          size=round(512 * unit))
+    shown = drawing.close_up(STATE, plans, target, size, (left, top, side))
+    x, y = round(left * unit), round(top * unit)
+    assert np.array_equal(shown, whole[y:y + size, x:x + size])
+    assert shown.shape == (size, size, 3)
+    assert np.array_equal(drawing.close_up(STATE), drawing.frame(STATE))
+
+
+def test_in_a_close_up_each_plan_is_a_line_from_the_agent():
+    first = np.array([[200.0, 420.0], [90.0, 300.0]])  # of two plans, 110 px away and 120
+    plans = np.stack([first, first + [30, 0]], 1)
+    before = plans.copy()
+    darker = drawing.close_up(STATE).astype(int) - drawing.close_up(STATE, plans)
+    for to in first:
+        for share in np.linspace(0.1, 0.9, 9):
+            x, y = (STATE[:2] + share * (to - STATE[:2])).astype(int)
+            assert darker[y, x].sum() > 60
+    assert np.array_equal(plans, before)
+
+
+@settings(max_examples=30, deadline=None)
+@given(states, st.lists(st.tuples(coordinate, coordinate), min_size=1, max_size=3))
+def test_a_view_is_a_square_in_the_world_that_holds_what_its_frames_show(state, ends):
+    frames = [(state, "")] + [(state, "", np.array([[end, end]]), np.array(end)) for end in ends]
+    left, top, side = drawing.view_of(frames)
+    assert left >= 0 and top >= 0 and max(left, top) + side <= 512 + 1e-9
+    corners = keypoints(np.array([state[2:], GOAL_POSE])).reshape(-1, 2)
+    agent = state[:2] - AGENT_RADIUS, state[:2] + AGENT_RADIUS
+    inside = np.vstack([*agent, *corners, *ends]).clip(0, 512) - [left, top]
+    assert inside.min() >= -1e-9 and inside.max() <= side + 1e-9
+
+
+def test_a_view_is_no_larger_than_what_it_holds_and_ten_px_around():
+    """Of the agent left of the goal, under the block, and a plan to the right."""
+    state = np.array([150.0, 256.0, *GOAL_POSE])
+    plans = np.array([[[400.0, 256.0]]])
+    left, top, side = drawing.view_of([(state, "", plans)])
+    assert (left, side) == (125, 285)  # from 150 - 15 - 10 to 400 + 10
+    y = keypoints(np.array([GOAL_POSE]))[0, :, 1]
+    assert top + side / 2 == pytest.approx((y.min() + y.max()) / 2)
 
 
 def test_after_a_signal_no_row_of_a_film_strip_is_drawn(tmp_path, monkeypatch):

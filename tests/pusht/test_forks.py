@@ -232,6 +232,19 @@ def test_a_cost_moves_the_plans_of_the_shipped_policy_to_one_side():
     assert share_to_the_right(gallery.to_one_side(shipped)) > 0.8
 
 
+def test_the_pictures_say_how_many_plans_lead_to_each_side():
+    moved = to_sides((2, 3))(gallery.STATE)
+    between = np.tile(gallery.STATE[2:4], (4, forks.STEPS, 1))
+    said = gallery.sides(np.concatenate([moved, between]))
+    assert said == "2 left of the T,\n3 right of the T, 4 between"
+
+
+def test_the_picture_of_the_wall_counts_the_plans_that_hit_it():
+    at_wall = np.array([-0.6, -0.51, -0.49, 0.0, 0.49, 0.51])  # it ends at -0.5 and 0.5
+    x, y = np.outer(at_wall, [0, 0.8, 1.2, 0]), np.tile([-1, -0.1, 0.1, 1], (6, 1))
+    assert gallery.passing(np.stack([x, y], -1)) == "2 pass left, 1 right, 3 hit it"
+
+
 # ---- pictures ------------------------------------------------------------------------------------
 
 def test_a_picture_that_cannot_be_made_is_named_and_the_others_are_drawn(monkeypatch, capsys,

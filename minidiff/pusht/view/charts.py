@@ -1,4 +1,5 @@
 """Line charts, for loss curves: drawn with the colours and brushes of drawing.py."""
+import itertools
 import textwrap
 
 import numpy as np
@@ -9,7 +10,8 @@ from .drawing import BLUE, GREEN, GREY, GRID, ORANGE, PAPER, VERMILLION, ZOOM, p
 BLACK = (0, 0, 0)
 # Okabe & Ito's palette again; the first colours differ most for colour-blind readers.
 SERIES = (BLUE, VERMILLION, GREEN, BLACK, (86, 180, 233), ORANGE, (204, 121, 167))
-QUARTERS = ((230, 145, 30), (205, 80, 75), (150, 45, 130), (70, 20, 140))  # of the chain: ever darker
+WHOLE = tuple((color, False) for color in SERIES)  # lines in these colours, not dashed
+BY_T = ((230, 145, 30), (205, 80, 75), (150, 45, 130), (70, 20, 140))  # ever darker
 WIDTH, HEIGHT = 900, 500  # px of the plot, between its axes
 NAMES, SMALL = 22, 20  # px of the letters
 LOSS_TITLES = {"simple": "L_simple, lambda = {weight}", "hybrid": "L_hybrid, lambda = {weight}",
@@ -33,7 +35,7 @@ def loss(path, trainer):
         if high > low and np.isfinite(by_t).any():
             words = {0: ": least noise", quarters - 1: ": most noise"}.get(q, "")
             lines.append((f"t = {low}..{high - 1}{words}", step, by_t))
-            styles.append((QUARTERS[q], False))
+            styles.append((BY_T[q], False))
     if len(lines) > 1:
         note += "; the others: quarters of the chain"
     title = LOSS_TITLES[config.objective].format(weight=config.weight)
@@ -41,16 +43,15 @@ def loss(path, trainer):
     curves(path, lines, f"{title}, {config.net}", "gradient step", "loss", positive, note, styles)
 
 
-def curves(path, series, title, xlabel, ylabel, log_y=True, note="", styles=None, words=()):
+def curves(path, series, title, xlabel, ylabel, log_y=True, note="", styles=WHOLE, words=()):
     """Write a line chart as a PNG of about 1300 x 700 px. series: list of (name, x (N,), y (N,)).
 
     A value that is not finite (or, with log_y, not positive) leaves a gap. Each name stands right
     of the plot, near the height where its line ends. note: grey lines under the title. styles: for
-    each series (colour, whether its line is dashed); by default whole lines in the colours SERIES.
+    each series (colour, whether its line is dashed), from the first again where there are more.
     words: list of (text, x, y), each of which stands right above its point in the plot.
     """
     pg = drawing.load_pygame()
-    styles = styles or [(SERIES[i % len(SERIES)], False) for i in range(len(series))]
     data = [_points(x, y, log_y) for _, x, y in series]
     shown = np.concatenate([np.zeros((0, 2))] + [xy[~np.isnan(xy[:, 1])] for xy in data])
     x_low, x_high, x_ticks = linear_axis(shown[:, 0], near=0.05)
@@ -85,13 +86,13 @@ def curves(path, series, title, xlabel, ylabel, log_y=True, note="", styles=None
         line([[left, y], [right, y]], GRID, 1)
     line([[left, top], [left, bottom], [right, bottom]], GREY, 2)
     ends = []  # the height of each line's end
-    for xy, style in zip(data, styles):
+    for xy, (color, dashed) in zip(data, itertools.cycle(styles)):
         pieces = _pieces(to_px(xy))
         for piece in pieces:
-            line(piece, style[0], 2.5 if len(piece) > 1 else 8, style[1])
+            line(piece, color, 2.5 if len(piece) > 1 else 8, dashed)
         ends.append(pieces[-1][-1, 1] if pieces else bottom)
     ends = spread_out(np.array(ends), min(28, HEIGHT / max(1, len(ends))), bottom)
-    for (color, dashed), y in zip(styles, ends):
+    for y, (color, dashed) in zip(ends, itertools.cycle(styles)):
         line([[right + 16, y], [right + 42, y]], color, 4, dashed)
 
     canvas = drawing.to_surface(pg, drawing.shrink(pg, big))
@@ -131,14 +132,11 @@ def _pieces(points):
 
 
 def _dashes(points, length=9):
-    """A line (N, 2) cut into dashes, arrays (n, 2), `length` px long and as far apart."""
+    """A line (N, 2) cut into dashes, arrays (n, 2) with a point for each px of their length."""
     along = np.cumsum([0, *np.hypot(*np.diff(points, axis=0).T)])  # (N,) px from its start
-    dashes = []
-    for start in np.arange(0, max(along[-1], 1), 2 * length):
-        end = min(start + length, along[-1])
-        at = [start, *along[(along > start) & (along < end)], end]
-        dashes.append(np.stack([np.interp(at, along, values) for values in points.T], -1))
-    return dashes
+    at = np.arange(along[-1] + 1)
+    fine = np.stack([np.interp(at, along, values) for values in points.T], -1)
+    return [fine[start:start + length] for start in range(0, len(fine), 2 * length)]
 
 
 def linear_axis(values, near=1.0):

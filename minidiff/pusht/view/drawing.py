@@ -82,25 +82,25 @@ def cross(pg, canvas, unit, target):
 
 
 def close_up(state, plans=None, target=None, size=512, view=(0, 0, WORLD_SIZE)):
-    """The part of a `frame` from `view`, its left, top and side in px of the world. Here the line
-    of each plan starts at the agent."""
-    left, top, unit = view[0], view[1], size / view[2]
+    """The part of a `frame` in `view`, its left, top and side in px of the world. Here the line of
+    each plan starts at the agent."""
+    unit = size / view[2]
     if plans is not None:
         plans = np.insert(plans, 0, state[:2], axis=1)
-    whole = frame(state, target, plans, size=max(size, round(WORLD_SIZE * unit)))
-    left, top = [min(round(unit * edge), len(whole) - size) for edge in (left, top)]
+    whole = frame(state, target, plans, size=round(WORLD_SIZE * unit))
+    left, top = [min(round(edge * unit), len(whole) - size) for edge in view[:2]]
     return whole[top:top + size, left:left + size]
 
 
-def view_of(frames, margin=10):
+def view_of(frames):
     """The smallest square (left, top, side), px, that holds all that frames of states as in
-    `film_strip` show, with a margin as far as the walls allow."""
+    `film_strip` show, with 10 px around it where the walls allow."""
     points = []
     for state, _, *given in frames:
         points += [state[:2] - AGENT_RADIUS, state[:2] + AGENT_RADIUS]
         points += [*keypoints(np.array([state[2:], GOAL_POSE])).reshape(-1, 2)]
         points += [point for array in given for point in np.reshape(array, (-1, 2))]
-    low, high = np.min(points, 0) - margin, np.max(points, 0) + margin
+    low, high = np.min(points, 0) - 10, np.max(points, 0) + 10
     side = min((high - low).max(), WORLD_SIZE)
     left, top = ((low + high - side) / 2).clip(0, WORLD_SIZE - side)
     return left, top, side
@@ -343,8 +343,7 @@ def put(canvas, surface, x, y, across=0.0, down=0.0):
 
 
 def legend(pg, plans=False, target=False):
-    """A line, as a surface, that names the colours of `frame`; plans: also the lines of plans;
-    target: also the cross."""
+    """A line, as a surface, that names what a `frame` shows; plans, target: also these."""
     entries = [(GOAL, GREEN, "goal", 3, 28),  # fill, edge, name, radius of the corners, height
                (BLOCK, BLUE, "block", 3, 28), (VERMILLION, VERMILLION, "agent", 14, 28)]
     if plans:
@@ -360,8 +359,7 @@ def legend(pg, plans=False, target=False):
             box = np.array([x + inset, y + inset, 28 - 2 * inset, height - 2 * inset])
             pg.draw.rect(big, color, (ZOOM * box).tolist(), border_radius=ZOOM * (corner - inset))
     if target:
-        unit = 1.5
-        cross(pg, big, ZOOM * unit, np.array([lefts[-2] + 14, 24]) / unit)
+        cross(pg, big, 1.5 * ZOOM, np.array([lefts[-2] + 14, 24]) / 1.5)
     surface = to_surface(pg, shrink(pg, big))
     for text, x in zip(texts, lefts):
         put(surface, text, x + 40, 24, down=0.5)
