@@ -168,8 +168,8 @@ def test_a_value_between_gaps_is_a_dot_that_is_larger_than_a_line(tmp_path):
     assert 1 <= line <= 3 and 6 <= dot <= 8
 
 
-def test_each_line_and_its_sample_have_the_style_asked_for_from_the_first_again(tmp_path):
-    """Dashed, whole, dashed; the last stays within 20 px."""
+def test_each_line_and_its_sample_have_the_style_asked_for(tmp_path):
+    """Dashed, whole, and from the first style again: dashed, between y = 1 and 1.1."""
     series = [("a", [0, 1], [3, 3]), ("b", [0, 1], [2, 2]), ("c", [0, 0.5, 1], [1, 1.1, 1])]
     styles = [(drawing.GREEN, True), (drawing.ORANGE, False)]
     picture = chart_of(tmp_path, series, log_y=False, styles=styles)

@@ -345,7 +345,7 @@ def test_the_legend_names_colours_with_a_sample_left_of_each_name(monkeypatch):
     assert not inked[:, 14][[14, 34]].any() and not inked[24][[4, 24]].any()
 
 
-def test_each_frame_has_its_plans_and_target_and_the_legend_names_them_if_any(tmp_path):
+def test_each_frame_has_its_plans_and_target_and_the_legend_names_them(tmp_path):
     plan, ink = np.linspace(STATE[:2], (300, 300), 8)[None], []
     target = np.array([200.0, 300.0])
     for more in ([[], []], [[plan], [plan + 30]], [[plan], [plan, target]]):
@@ -378,6 +378,7 @@ def test_a_caption_may_have_lines_and_the_next_row_makes_room(tmp_path, monkeypa
                                         if box[1] > 100)], (40, 100, width - 40, height - 40))
     (first,), (second,), (one,) = boxes["first"], boxes["second"], boxes["one"]
     assert first[1] == one[1] and 40 <= second[1] - first[1] <= 50
+    assert frames[2][1] - second[3] > 40
     assert sum(first[::2]) == pytest.approx(sum(second[::2]), abs=2)
 
 
