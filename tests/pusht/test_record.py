@@ -3,6 +3,7 @@ from minidiff import demos
 from minidiff.pusht import EXPERT_DEMOS
 from minidiff.pusht import __main__ as commands
 from minidiff.pusht.data.expert import demonstrate
+from minidiff.pusht import SHIPPED_POLICY
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.pusht.view import drawing, record, windows
@@ -59,8 +60,13 @@ def test_a_recorded_episode_is_what_the_pointer_did_and_trains(window, tmp_path,
     assert np.array_equal(data.state[1:], np.float32(env.simulate(data.action[:-1])))
     assert env.step(data.action[-1])[2], "its last action solves it"
     assert np.array_equal(data.action, shown.actions[:steps])
-    said = game.summary()
+    said, little, more = game.summary().splitlines()
     assert said.startswith(f"1 episode, {steps} steps") and said.endswith(f"--demos {path}")
+    assert little.startswith("That is little: from 20 episodes of people")
+    assert more == (f"python train.py --demos {path} --init {SHIPPED_POLICY} --steps 500 "
+                    "--lr 1e-3")
+    game.episodes = 100
+    assert game.summary().splitlines() == [said.replace("1 episode,", "100 episodes,")]
 
 
 def test_time_stands_still_while_the_pointer_is_out_of_the_world(window, tmp_path):
