@@ -1,9 +1,8 @@
 """Demonstrations by the mouse: what the pointer did is in the file, and the file never suffers."""
 from minidiff import demos
-from minidiff.pusht import EXPERT_DEMOS
+from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY
 from minidiff.pusht import __main__ as commands
 from minidiff.pusht.data.expert import demonstrate
-from minidiff.pusht import SHIPPED_POLICY
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.features import PUSHT
 from minidiff.pusht.view import drawing, record, windows

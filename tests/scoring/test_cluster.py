@@ -9,6 +9,7 @@ from minidiff.training import Config, Trainer
 import concurrent.futures
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -99,6 +100,16 @@ def test_eval_on_a_cluster_writes_the_same_sheet(address, tmp_path):
     here = run(tmp_path, "eval.py", *asked, "--json", "here.json")
     assert there.returncode == here.returncode == 0, there.stderr
     assert there.stdout.splitlines()[2] == here.stdout.splitlines()[2]
+
+
+def test_demonstrations_made_on_a_cluster_are_the_same_bytes(address, tmp_path):
+    pytest.importorskip("pymunk")
+    asked = ["-m", "minidiff.pusht", "collect", "--episodes", "3", "--samples", "6", "--out"]
+    for out, more in (("there.npz", ["--scheduler", address]), ("here.npz", [])):
+        done = subprocess.run([sys.executable, *asked, tmp_path / out, *more], cwd=ROOT,
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "there.npz").read_bytes() == (tmp_path / "here.npz").read_bytes()
 
 
 def test_where_nobody_is_there_it_is_said_before_the_work(monkeypatch):
