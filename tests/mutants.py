@@ -308,8 +308,8 @@ DEFECTS = {
     ],
     "scoring/rollout": [
         D("huggingface/lerobot#45", "the generator had moved on before the first episode",
-          "first, _ = env.reset(seed=int(seed))\n        t",
-          "first, _ = (env.reset(seed=int(seed)), env.reset())[1]\n        t"),
+          "first, _ = env.reset(seed=int(seed))\n",
+          "first, _ = (env.reset(seed=int(seed)), env.reset())[1]\n"),
         D("nottombrown/rl-teacher#21", "all episodes had the same random numbers",
           "np.random.default_rng([noise_seed, int(seed)]) for",
           "np.random.default_rng(noise_seed) for"),

@@ -380,7 +380,7 @@ def test_the_command_says_what_it_made_adds_to_it_and_makes_it_again(called, cap
     assert set(recipe["versions"]) == {"minidiff", "numpy", "pymunk"}
     collect.main("--out c.npz --again b.npz".split())
     out, error = capsys.readouterr()
-    assert error.splitlines()[0].startswith("demonstrations 4/4  3 solved  ")
+    assert error.splitlines()[0].startswith("demonstrations 4/4 (100%)  3 solved  ")
     a, b, c = out.splitlines()
     assert a == ("3 demonstrations, 8 steps (mean 3), 0.00 MB in a.npz; unsolved and left out: 1")
     assert b == ("5 demonstrations, 19 steps (mean 4), 0.00 MB in b.npz; unsolved and left out: 0")
