@@ -36,9 +36,10 @@ pusht/features
 pusht/env
 pusht/estimate pusht/data/expert pusht/study/disturbances
 pusht/study/candidates pusht/study/compare pusht/study/bound pusht/study/forks pusht/data/collect
-pusht/study/rests
+pusht/study/rests pusht/view/player
 pusht/view/drawing
 pusht/view/charts pusht/view/films pusht/view/windows pusht/gym
+pusht/view/scene
 pusht/view/watch pusht/view/record
 pusht/__main__
 """

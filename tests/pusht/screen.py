@@ -1,6 +1,6 @@
 """What the tests of pictures and windows share: pixels, a window, a still clock, keys, a mouse."""
 from minidiff.pusht.view import drawing
-from minidiff.pusht.view.windows import PANEL, UNIT, VIEW
+from minidiff.pusht.view.windows import HEIGHT, UNIT, WIDTH
 
 import contextlib
 
@@ -65,7 +65,7 @@ def unseen_window(monkeypatch):
     pygame.display.quit()
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     window = drawing.Window()
-    window.canvas((VIEW, VIEW + PANEL))
+    window.canvas((WIDTH, HEIGHT))
     yield window
     window.close()
 
@@ -104,9 +104,18 @@ def color_at(window, point):
     return tuple(window.screen.get_at((int(point[0] * UNIT), int(point[1] * UNIT))))[:3]
 
 
-def assert_panel_is_whole(window):
-    """The texts under the world have room on all sides."""
-    pixels = pygame.surfarray.array3d(window.screen).swapaxes(0, 1)
-    panel = pixels[VIEW:]
-    assert is_blank(panel[:, :14]) and is_blank(panel[:, -14:]) and is_blank(panel[-8:])
-    assert is_color(panel, drawing.INK).any() and is_color(panel, drawing.GREY).any()
+SIZES = ((1024, 600), (1280, 800), (1920, 1080), (2560, 1440))  # of windows
+
+
+def assert_texts_are_whole(game, boxes, size):
+    """What a game writes onto a screen of that size overlaps nowhere, lies on it, and is not tiny.
+
+    boxes: those of `laid_out`.
+    """
+    boxes.clear()
+    game.draw(pygame.Surface(size, 0, 32))
+    texts = [box for text, places in boxes.items() if str(text).strip() for box in places]
+    assert len(texts) > 5
+    assert_apart_and_within(texts, (8, 4, size[0] - 8, size[1] - 4))
+    scale = min(size[0] / WIDTH, size[1] / HEIGHT)
+    assert min(bottom - top for _, top, _, bottom in texts) >= 14 * scale

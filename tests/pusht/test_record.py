@@ -15,7 +15,18 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from screen import Time, assert_panel_is_whole, at, color_at, key, pygame, unseen_window, wait
+from screen import (
+    SIZES,
+    Time,
+    assert_texts_are_whole,
+    at,
+    color_at,
+    key,
+    laid_out,
+    pygame,
+    unseen_window,
+    wait,
+)
 
 
 @pytest.fixture
@@ -71,7 +82,7 @@ def test_a_recorded_episode_is_what_the_pointer_did_and_trains(window, tmp_path,
 def test_time_stands_still_while_the_pointer_is_out_of_the_world(window, tmp_path):
     game = record.Record(tmp_path / "mine.npz", now=Time())
     assert game.summary() == "nothing was kept"
-    outside = at(pygame.MOUSEMOTION, [100, 520])
+    outside = at(pygame.MOUSEMOTION, [520, 100])
     for leave in (outside, pygame.event.Event(pygame.WINDOWLEAVE), key("h")):
         game.handle(at(pygame.MOUSEMOTION, game.states[-1][:2]))
         before = len(game.actions)
@@ -180,24 +191,14 @@ def test_the_panel_says_what_there_is_to_do(window, tmp_path, monkeypatch):
     assert said[-1] == (record.HELP, record.COLOURS)
 
 
-def test_no_text_is_cut_off(window, tmp_path, monkeypatch):
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_no_text_is_cut_off(size, window, tmp_path, monkeypatch):
+    boxes = laid_out(monkeypatch, windows)
     game = record.Record(tmp_path / ("long" * 6 + ".npz"))
-    for game.help in (False, True):
-        for game.in_hand, game.pointer in ((False, None), (True, (100, 100))):
-            game.draw(window.screen)
-            assert_panel_is_whole(window)
+    for game.in_hand, game.pointer in ((False, None), (True, (100, 100))):
+        assert_texts_are_whole(game, boxes, size)
     game.ended = 0.0, "solved, and kept"
-    game.draw(window.screen)
-    assert_panel_is_whole(window)
-    sheets = []
-
-    def put(canvas, text, x, y, across=0, down=0):
-        left = x - across * text.get_width()
-        sheets.append((canvas.get_width(), left, left + text.get_width()))
-
-    monkeypatch.setattr(windows, "put", put)
-    windows.overlay(pygame, window.screen, record.HELP, record.COLOURS)
-    assert sheets and all(left >= 10 and right <= width - 10 for width, left, right in sheets)
+    assert_texts_are_whole(game, boxes, size)
 
 
 # ---- the file ------------------------------------------------------------------------------------

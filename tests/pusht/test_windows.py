@@ -1,18 +1,19 @@
 """What the windows share: how often they draw, when they end, the names of keys, lines that fit."""
 from minidiff import stopping
 from minidiff.pusht.view import drawing, windows
-from minidiff.pusht.view.windows import PANEL, VIEW
+from minidiff.pusht.view.windows import HEIGHT, VIEW, WIDTH
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from screen import (
+    SIZES,
     Time,
     assert_apart_and_within,
     color_at,
-    is_blank,
     is_color,
+    key,
     laid_out,
     pygame,
     unseen_window,
@@ -43,6 +44,39 @@ def test_the_clock_catches_up_small_delays_and_counts_large_ones():
     assert clock.steps == 6
 
 
+def test_the_clock_tells_the_rate_that_was_reached():
+    now = Time()
+    clock = windows.Clock(now, period=0.025)
+    assert clock.rate() == "– of 40 Hz"
+    for _ in range(30):
+        now.seconds += 1 / 3
+        clock.tick()
+    assert clock.rate() == "3 of 40 Hz"
+    for _ in range(10):
+        now.seconds += 0.025
+        clock.tick()
+    assert clock.rate() == "40 of 40 Hz", "of the last steps"
+    now.seconds += 60
+    clock.restart()
+    clock.tick()
+    assert clock.rate() == "– of 40 Hz", "a pause is not slow"
+    clock.period = 0.8
+    assert clock.rate() == "– of 1.25 Hz"
+
+
+def test_a_step_that_is_held_is_not_late():
+    now = Time()
+    clock = windows.Clock(now)
+    clock.hold()
+    assert clock.left() == pytest.approx(0.1), "not yet due"
+    now.seconds = 5
+    clock.hold()
+    assert clock.left() == 0 == clock.last
+    now.seconds = 5.04
+    clock.tick()
+    assert clock.dropped == 0 and clock.last == 5.04
+
+
 class Game:
     """Closes its window after four seconds. An update takes a millisecond."""
     fresh = True
@@ -60,7 +94,7 @@ class Game:
         return self.busy
 
     def draw(self, screen):
-        assert screen.get_size() == (VIEW, VIEW + PANEL)
+        assert screen.get_size() == (WIDTH, HEIGHT)
         self.drawn += 1
 
     def handle(self, event):
@@ -103,13 +137,15 @@ def test_what_is_drawn_once_is_drawn_again_after_an_event_alone(window, now):
 
 
 def test_a_signal_ends_the_window_and_its_summary_is_printed(window, now, monkeypatch, capsys):
-    monkeypatch.setattr(drawing, "Window", lambda: window)
+    titles = []
+    monkeypatch.setattr(drawing, "Window", lambda title: titles.append(title) or window)
     monkeypatch.setattr(stopping, "asked", lambda: now.seconds > 1)
     game = Game(window, now)
     restarted = []
     game.clock.restart = lambda: restarted.append(game.drawn)
     windows.run(game)
     assert now.seconds < 1.1 and not window.open and restarted == [0]
+    assert titles == ["minidiff"]
     assert capsys.readouterr().out == f"{game.drawn} pictures\n"
 
 
@@ -132,65 +168,91 @@ def test_a_line_that_is_too_long_gets_smaller(window):
 
     for size in (19, 20):
         for room, fits in ((width(size), size), (width(size) - 1, size - 1)):
-            line = windows._fitting(pygame, "long " * 20, 20, drawing.GREEN, room)
+            line = windows.fitting(pygame, "long " * 20, 20, drawing.GREEN, room)
             assert same(line, "long " * 20, fits)
-    never = windows._fitting(pygame, "never " * 200, 20, drawing.GREEN, 600)
+    never = windows.fitting(pygame, "never " * 200, 20, drawing.GREEN, 600)
     assert same(never, "never " * 200, 6), "it gets no smaller than that"
 
 
-@pytest.mark.parametrize("first", ["first", "first " * 15])
-def test_the_panel_has_a_word_at_the_right_and_three_lines(first, window, boxes):
+def test_a_paragraph_breaks_between_words_where_it_must(window):
+    text = "many words " * 9 + "end"
+    lines = windows.wrapped(pygame, text, 16, 200)
+    assert " ".join(lines) == text and len(lines) > 3
+    for line, following in zip(lines, lines[1:]):
+        longer = f"{line} {following.split()[0]}"
+        assert drawing.render_text(pygame, line, 16).get_width() <= 200
+        assert drawing.render_text(pygame, longer, 16).get_width() > 200
+    assert windows.wrapped(pygame, "incomprehensibilities", 16, 20) == ["incomprehensibilities"]
+
+
+@pytest.mark.parametrize("size", [*SIZES, (600, 900)], ids=str)
+def test_a_page_is_as_large_as_its_screen_allows_and_in_the_middle(size):
+    page = windows.Page(pygame, pygame.Surface(size))
+    left, top = page.at(0, 0)
+    right, bottom = page.at(WIDTH, HEIGHT)
+    assert (left, top) == pytest.approx((size[0] - right, size[1] - bottom), abs=1e-6)
+    assert min(left, top) == pytest.approx(0) and right - left == pytest.approx(WIDTH * page.scale)
+    assert (right - left) / (bottom - top) == pytest.approx(WIDTH / HEIGHT)
+
+
+def test_the_mouse_is_where_it_is_on_the_page(window, now):
+    """Also after the window was given another size."""
+    game, places = Game(window, now), []
+    game.handle = lambda event: places.append(getattr(event, "pos", None))
+    game.draw = lambda screen: None
+    window.screen = pygame.display.set_mode((2048, 1300))  # twice the page; 50 px over and under it
+    assert window.stage(1, 1).get_size() == (2048, 1300)
+    moved = pygame.event.Event(pygame.MOUSEMOTION, pos=(300, 250), rel=(0, 0), buttons=(0, 0, 0))
+    window.events = lambda: [moved, key("n")] if not places else []
+    windows.play(game, window)
+    assert places == [(150, 100), None]
+
+
+def test_the_panel_has_its_words_in_their_places(window, boxes):
     window.screen.fill(drawing.GREEN)
-    windows.panel(pygame, window.screen, first, "word", "second " * 20, "keys " * 30)
-    assert set(boxes) == {first, "word", "second " * 20, "keys " * 30}
+    keys = windows.APART.join(["a  this", "b  that", "c  more"])
+    windows.panel(pygame, window.screen, "first    more    yet", "word", "second\nthird", keys, 300,
+                  "note")
     pixels = pygame.surfarray.array3d(window.screen).swapaxes(0, 1)
-    assert is_color(pixels[:VIEW], drawing.GREEN).all(), "the world is left as it is"
-    panel = pixels[VIEW:]
-    (top, left), (bottom, right) = spans(is_color(panel, drawing.VERMILLION))
-    assert 10 <= top < bottom < 40 and VIEW - 26 < right < VIEW - 14
-    text = ~is_color(panel, drawing.PAPER)
-    (top, start), (bottom, end) = spans(text[:40, :left - 3])
-    assert 10 <= top < bottom < 40 and 14 < start < 26 and end < left - 14
-    for lines in (text[40:66], text[70:]):
-        (_, start), (_, end) = spans(lines)
-        assert 14 < start < 26 and end < VIEW - 14
-    assert is_blank(panel[66:70]) and is_blank(panel[-8:])
+    assert is_color(pixels[:, :VIEW], drawing.GREEN).all(), "the world is left as it is"
+    at = {text: box for text, (box,) in boxes.items()}
+    assert set(at) == {"first", "more    yet", "word", "second", "third", "note", "a  this",
+                       "b  that", "c  more"}
+    assert_apart_and_within(list(at.values()), (VIEW + 14, 10, WIDTH - 14, HEIGHT - 8))
+    assert at["word"][2] == WIDTH - 16 and at["word"][1] < 20 > at["first"][1]
+    assert at["first"][3] <= at["more    yet"][1] < 300 == at["second"][1]
+    assert at["second"][3] <= at["third"][1] < at["third"][3] <= at["note"][1] < 380
+    assert at["a  this"][:2] < at["b  that"][:2] and at["a  this"][1] == at["c  more"][1] > 500
+    assert is_color(pixels[300:400], drawing.VERMILLION).any() and not is_color(
+        pixels[300:380, VIEW:], drawing.GREEN).any()
 
 
-def spans(pixels):
-    """The first row and column of what is True, and the last ones."""
-    places = np.argwhere(pixels)
-    return places.min(0), places.max(0)
-
-
-def test_an_overlay_stands_in_the_middle_of_the_world(window):
+def test_help_stands_beside_the_world_and_leaves_the_rest(window, boxes):
     window.screen.fill(drawing.GREEN)
-    windows.overlay(pygame, window.screen, [("a", "b")], [(drawing.BLUE, "blue")])
-    pixels = pygame.surfarray.array3d(window.screen).swapaxes(0, 1)
-    rows, columns = np.nonzero(~is_color(pixels, drawing.GREEN))
-    middle = (rows.min() + rows.max() + 1) / 2, (columns.min() + columns.max() + 1) / 2
-    assert middle == pytest.approx((VIEW / 2, VIEW / 2), abs=1)
-    dot, ink = is_color(pixels, drawing.BLUE), is_color(pixels, drawing.INK)
-    assert np.nonzero(dot)[0].min() > np.nonzero(ink)[0].max()
-
-
-def test_an_overlay_has_a_row_for_each_key_and_each_colour(window, boxes):
     keys = [("a", "does this"), ("a long key", "does that"), ("b", "a long text " * 3)]
     colours = [(drawing.BLUE, "blue"), (drawing.ORANGE, "orange")]
-    windows.overlay(pygame, window.screen, keys, colours)
-    (left, top, right, bottom), = boxes.pop(None)
-    assert set(boxes) == {text for row in keys for text in row} | {"blue", "orange"}
-    at = {text: box for text, (box,) in boxes.items()}  # on the sheet
-    assert_apart_and_within(list(at.values()), (12, 12, right - left - 12, bottom - top - 12))
+    windows.overlay(pygame, window.screen, keys, colours, y=300)
+    pixels = pygame.surfarray.array3d(window.screen).swapaxes(0, 1)
+    assert is_color(pixels[:, :VIEW], drawing.GREEN).all(), "the world is left as it is"
+    assert is_color(pixels[:300], drawing.GREEN).all(), "and what stands above"
+    assert not is_color(pixels[300:, VIEW:], drawing.GREEN).any()
+    at = {text: box for text, (box,) in boxes.items()}
+    assert set(at) == {text for row in keys for text in row} | {"blue", "orange"}
+    assert_apart_and_within(list(at.values()), (VIEW + 10, 300, WIDTH - 10, HEIGHT - 4))
     texts = [at[text] for _, text in (*keys, *colours)]
     assert len({box[0] for box in texts}) == 1 and texts == sorted(texts, key=lambda box: box[1])
-    for (key, text), other in zip(keys, keys[1:] + keys[:1]):
-        assert at[key][1] == at[text][1] and at[key][2] == at[other[0]][2] < at[text][0]
-    pixels = pygame.surfarray.array3d(window.screen).swapaxes(0, 1)
+    for (mark, text), other in zip(keys, keys[1:] + keys[:1]):
+        assert at[mark][1] == at[text][1] and at[mark][2] == at[other[0]][2] < at[text][0]
     for color, text in colours:
         rows, columns = np.nonzero(is_color(pixels, color))
-        assert rows.mean() == pytest.approx(top + (at[text][1] + at[text][3]) / 2, abs=3)
-        assert columns.max() == pytest.approx(left + at["a"][2], abs=2), "below the keys"
+        assert rows.mean() == pytest.approx((at[text][1] + at[text][3]) / 2, abs=3)
+        assert columns.max() <= at["a"][2] + 2, "below the keys"
+
+
+def test_a_help_of_many_rows_stays_on_the_page(window, boxes):
+    windows.overlay(pygame, window.screen, [(str(k), f"does {k}") for k in range(17)], y=294)
+    assert_apart_and_within([box for text, (box,) in boxes.items()],
+                            (VIEW + 10, 294, WIDTH - 10, HEIGHT - 4))
 
 
 def test_a_picture_shows_the_world_the_end_of_the_trail_and_the_marks(window):
@@ -201,7 +263,7 @@ def test_a_picture_shows_the_world_the_end_of_the_trail_and_the_marks(window):
         pygame, canvas, unit * np.array([[400.0, 300.0]]), drawing.INK, 12 * unit))
     pixels = pygame.surfarray.array3d(window.screen).swapaxes(0, 1)
     drawn = ~is_color(pixels, (1, 2, 3))
-    assert drawn[:VIEW].all() and not drawn[VIEW:].any()
+    assert drawn[:, :VIEW].all() and not drawn[:, VIEW:].any()
     for point, color in ((state[:2], drawing.VERMILLION), ((330, 145), drawing.BLOCK),
                          (trail[-59], drawing.ORANGE), (trail[-62], drawing.FLOOR),
                          ((400, 300), drawing.INK), ((20, 20), drawing.FLOOR)):

@@ -159,7 +159,7 @@ def film_strip(path, rows, size=160, near=False):
             put(canvas, picture, x, y, across=0.5)
             for k, text in enumerate(lines):
                 put(canvas, text, x, y + size + 8 + 46 * k, across=0.5)
-    save_png(path, pg.surfarray.array3d(canvas).swapaxes(0, 1))
+    save_png(path, to_pixels(canvas))
 
 
 def save_png(path, array):
@@ -180,13 +180,16 @@ def save_png(path, array):
 def save_animation(path, frames, fps=10):
     """Write frames, arrays as for `save_png`, as an animation: .webp, .gif or .png by its name.
 
+    fps: frames a second, one number, or one for each frame.
+
     Raises RuntimeError without Pillow, which writes the format.
     """
     Image = load_pillow()
     first, *rest = map(Image.fromarray, frames)
+    durations = np.rint(1000 / np.asarray(fps)).astype(int).tolist()  # ms
     encoded = io.BytesIO()
     first.save(encoded, os.path.splitext(path)[1][1:], save_all=True, append_images=rest,
-               duration=round(1000 / fps), loop=0, quality=60, method=6)
+               duration=durations, loop=0, quality=60, method=6)
     write_atomically(path, lambda file: file.write(encoded.getvalue()))
 
 
@@ -221,6 +224,20 @@ class Window:
             self.screen = self.pg.display.set_mode(size)
             self.pg.display.set_caption(self.title)
         return self.screen
+
+    def stage(self, width, height):
+        """The surface of a window that may be resized; at first as large as the desktop allows.
+
+        width, height: its proportions.
+        """
+        pg = self.pg
+        if self.screen is None:
+            desktop_width, desktop_height = pg.display.get_desktop_sizes()[0]
+            scale = min((desktop_width - 16) / width, (desktop_height - 88) / height)  # its frame
+            size = int(width * scale), int(height * scale)
+            self.screen = pg.display.set_mode(size, pg.RESIZABLE)
+            pg.display.set_caption(self.title)
+        return pg.display.get_surface()
 
     def events(self):
         """pygame's events since the last call. The close button, Esc and q close the window.
@@ -301,6 +318,11 @@ def to_surface(pg, pixels):
     return pg.surfarray.make_surface(pixels.swapaxes(0, 1))
 
 
+def to_pixels(surface):
+    """A surface as pixels (height, width, 3) uint8."""
+    return load_pygame().surfarray.array3d(surface).swapaxes(0, 1)
+
+
 def scaled(pg, picture, size):
     """A picture as a surface of size x size px; what is not square is centred."""
     height, width = picture.shape[:2]
@@ -330,10 +352,16 @@ def stroke(pg, surface, points, color, width):
         pg.draw.circle(surface, color, point, max(1, width / 2))
 
 
-@functools.lru_cache(32)  # most of what a window says stays as it is from picture to picture
+@functools.lru_cache(32)
+def font(pg, size):
+    """The font of all texts, so many px high."""
+    return pg.font.Font(pg.font.match_font(FONTS), size)
+
+
+@functools.lru_cache(128)  # most of what a window says stays as it is from picture to picture
 def render_text(pg, text, size, color=INK):
     """A line of text as a surface of its own, to `put` somewhere."""
-    return pg.font.Font(pg.font.match_font(FONTS), size).render(str(text), True, color)
+    return font(pg, size).render(str(text), True, color)
 
 
 def put(canvas, surface, x, y, across=0.0, down=0.0):

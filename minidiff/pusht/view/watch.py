@@ -1,157 +1,131 @@
 """A window in which a policy plays, with its plans as they come out of the noise.
 
-The mouse takes part: it drags and turns the T. Press h for the keys.
+The mouse takes part: it drags and turns the T, and goes back along the denoising chain. Press h for
+the keys.
 """
 import contextlib
+import itertools
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 
 from ... import beyond, stopping
 from ...beyond import options
-from ...policy import history
 from .. import SHIPPED_POLICY
-from ..env import PushTEnv
-from ..estimate import EstimatingEnv
 from ..features import PUSHT
 from ..geometry import CENTER_OF_GRAVITY, distance, to_body, to_world
-from ..study.candidates import best
-from ..study.disturbances import DisturbedEnv
-from . import drawing, windows
-from .drawing import BLUE, GREEN, GREY, INK, ORANGE, PAPER, VERMILLION
+from . import drawing, scene, windows
+from .drawing import BLUE, GREEN, ORANGE, VERMILLION
+from .player import Player
 from .windows import UNIT, Clock, key_name
 
 CANDIDATES = 16
 LATENCIES = (0, 2, 4, 8)  # steps, to choose from by l
 PERIODS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05, 0.025)  # s per step, to choose from by - and +
 SLICE = 0.015  # s of denoising after which events get their turn
+PATIENCE = 2.5  # s for which the first plan of an episode is seen to form, at most 25 periods
 AFTERGLOW = 1.5  # s for which the end of an episode is shown
-REACH = (85.0, 427.0)  # where the T's centre of gravity may be put: it stays between the walls
-HELP = (("space", "pause, or go on"), ("→ or .", "one step"), ("+  −", "faster, slower"),
-        ("n", "another start"), ("c", "many candidate plans, or a single one"),
-        ("s", "the next sampler"),
-        ("l", "actions arrive 2, 4, 8 or 0 steps late"), ("h", "this help"), ("q or Esc", "quit"),
-        ("left button", "drag the T"), ("right button, wheel", "turn the T"))
-COLOURS = ((GREEN, "the goal"), (BLUE, "the T"), (GREY, "candidate plans"),
-           (INK, "the plan that was chosen"), (VERMILLION, "the agent, and its next actions"),
-           (ORANGE, "where the agent has been"))
-KEYS = ("space  pause     mouse  drag the T     s  sampler     c  candidates     l  latency"
-        "     n  new start     h  help     q  quit")
+FILM, FILM_WIDTH, FILM_PERIOD = 10.0, 768, 0.1  # s, px and s of what v saves
+HELP = (("space", "pause, or go on"), ("→ or .", "one step"), ("−  +", "slower, faster"),
+        ("r", "the same start again"), ("b  n", "the start before, the next one"),
+        ("s", "the next sampler"), ("c", "many candidate plans, or a single one"),
+        ("l", "actions arrive 2, 4, 8 or 0 steps late"), ("d", "other policies beside this one"),
+        ("p  v", "save a picture, the last ten seconds"), ("h  q or Esc", "this help, quit"),
+        ("left button", "drag the T, or t on the bar"), ("right or wheel", "turn the T"))
+COLOURS = ((GREEN, "the goal that the T should cover"), (BLUE, "the T"),
+           (VERMILLION, "the agent, and its next actions"), (ORANGE, "where the agent has been"))
+KEYS = ("space  pause     .  one step     −  +  speed     r  restart     b  n  start"
+        "     s  sampler     c  candidates     l  latency     d  beside others     p  picture"
+        "     v  animation     h  help     q  quit")
+NO_OTHERS = ("To see others beside: python train.py --objective mse --out runs/mse, then watch "
+             "--beside runs/mse")
 
 
 class Watch:
-    """A policy at work. policies: name -> DiffusionPolicy, in the order of the key s.
+    """A policy at work. policies: name -> DiffusionPolicy, in the order of the key s. beside: name
+    -> DiffusionPolicy, others that the key d shows.
 
     The denoising chain is a generator, from which a Watch takes as many steps as there is time for
     before the world's next step. A quick chain is spread out, to be seen; a slow one delays the
     pictures before it delays the world.
     """
 
-    def __init__(self, policies, seed, noise_seed, max_steps, seeding, candidates,
+    def __init__(self, policies, seed, noise_seed, max_steps, seeding, candidates, beside=(),
                  now=time.monotonic):
+        def player(policy):
+            return Player(policy, noise_seed, max_steps, seeding, candidates)
+
         self.policies = policies
         self.name = next(iter(policies))
-        self.seeding = seeding
-        self.latency = 0
-        self.scratch = PushTEnv()
-        self.noise_seed, self.max_steps = noise_seed, max_steps
-        self.candidates = candidates
+        self.player = player(policies[self.name])
+        self.others = {name: player(policy) for name, policy in dict(beside).items()}
         self.many = candidates if candidates > 1 else CANDIDATES
         self.clock = Clock(now)
-        self.paused, self.help = False, False
-        self.decisions = []  # milliseconds
-        self.length = math.inf  # of the chain; not known before one was seen to its end
+        self.paused, self.help, self.abreast = False, False, False
+        self.note = f"d: {self.name} beside {', '.join(self.others)}" if self.others else ""
+        self.film = []  # (seconds, surface)
         self.start(seed)
 
+    @property
+    def players(self):
+        """Those whose worlds are shown."""
+        return [self.player, *(self.others.values() if self.abreast else ())]
+
+    @property
+    def playing(self):
+        return [player for player in self.players if not player.ended]
+
     def start(self, seed):
-        """Begin an episode."""
+        """Begin an episode, the same for all."""
         self.seed = seed % options.SEEDS  # after the last one comes 0
-        self.rng = np.random.default_rng([self.noise_seed, self.seed])
-        self.world = DisturbedEnv(seeding=self.seeding, action_latency=self.latency)
-        self.env = EstimatingEnv(lambda: self.world)  # what the policy sees of it
-        state, info = self.env.reset(seed=self.seed)
-        self.coverage = info["coverage"]
-        self.steps = 0
-        self.seen, self.trail = [state], [self.world.state[:2]]
-        self.ended = None  # or (seconds, words)
-        self.grip = None  # or (how, offset) while the mouse holds the T
+        for player in self.players:
+            player.start(self.seed)
+        self.over = None  # or the seconds when all had ended
+        self.grip = None  # or (how, offset) while the mouse holds the T, or the bar
+        self.fresh = True
         self.clock.restart()
-        self.replan()
-
-    # ---- the policy
-
-    def replan(self):
-        """Begin to denoise plans (K, H, 2) for the last observations."""
-        policy = self.policies[self.name]
-        obs = np.repeat(history(self.seen, policy.obs_horizon)[None], self.candidates, 0)
-        self.chain = policy.denoise(obs, self.rng)  # None once it has come to its end
-        self.plans = np.zeros((0, policy.pred_horizon, 2))
-        self.passed = 0  # steps of the chain
-        self.spent = 0.0  # s
-        self.chosen = None
-        self.carried_out = 0  # actions of the chosen plan
-        self.fresh = True
-
-    def denoise(self):
-        """One step of the chain, or, at its end, the choice of a plan."""
-        began = time.perf_counter()
-        plans = next(self.chain, None)
-        if plans is not None:
-            self.plans = plans
-            self.passed += 1
-        else:
-            self.chain, self.length = None, self.passed
-            self.chosen = 0
-            if len(self.plans) > 1:
-                plan, _ = best(self.env, self.scratch, self.plans)
-                self.chosen = int((self.plans == plan).all((1, 2)).argmax())
-        self.spent += time.perf_counter() - began
-        self.fresh = True
-        if self.chain is None:
-            self.decisions.append(1000 * self.spent)
 
     def update(self):
         """Do what is due. Returns whether there is more to do at once."""
         clock = self.clock
-        if self.ended:
-            if not self.paused and clock.now() > self.ended[0] + AFTERGLOW:
+        still = self.paused or self.help
+        if not self.playing:
+            if not still and clock.now() > self.over + AFTERGLOW:
                 self.start(self.seed + 1)
             return False
-        span = 1.0 if self.paused else 0.7 * clock.period  # the choice takes time as well
+        first = not any(player.steps for player in self.players)
+        span = 0.7 * clock.period  # the choice takes time as well
+        if still:
+            span = 1.0
+        elif first:
+            span = min(PATIENCE, 25 * clock.period)
         until = clock.now() + SLICE
         while self.behind(span) and clock.now() < until:
-            self.denoise()
-        if self.chain is None and not self.paused and clock.left() <= 0:
+            self.behind(span)[0].denoise()
+            self.fresh = True
+        thinking = any(player.chain is not None for player in self.playing)
+        if first and thinking:
+            clock.hold()
+        elif not thinking and not still and clock.left() <= 0:
             self.step()
             clock.tick()
-        return self.behind(span)
+        return bool(self.behind(span))
 
     def behind(self, span):
-        """Must the chain go on now, to be complete `span` seconds after the world's last step?"""
-        if self.chain is None:
-            return False
+        """Whose chain must go on now, to be complete `span` seconds after the world's last step?"""
         share = (self.clock.now() - self.clock.last) / span
-        return self.length == math.inf or self.passed <= share * self.length
+        return [player for player in self.playing
+                if player.chain is not None and player.progress() <= share]
 
     def step(self):
-        """Carry out the next action of the plan; begin a new plan where it is time for one."""
-        while self.chain is not None:
-            self.denoise()
-        action = self.plans[self.chosen][self.carried_out]
-        state, _, solved, _, info = self.env.step(action)
-        self.coverage = info["coverage"]
-        self.steps += 1
-        self.carried_out += 1
+        """One step of all worlds whose episode goes on."""
+        for player in self.playing:
+            player.step()
         self.fresh = True
-        self.seen.append(state)
-        self.trail.append(self.world.state[:2])
-        if solved:
-            self.ended = self.clock.now(), f"solved after {self.steps} steps"
-        elif self.steps >= self.max_steps:
-            self.ended = self.clock.now(), "out of steps"
-        elif self.carried_out == self.policies[self.name].action_horizon:
-            self.replan()
+        if not self.playing:
+            self.over = self.clock.now()
 
     # ---- keys and mouse
 
@@ -159,14 +133,16 @@ class Watch:
         """What a key or the mouse asks for; see HELP."""
         if event.type == drawing.load_pygame().KEYDOWN:
             self.press(key_name(event))
-        elif not self.ended:
+        elif not self.abreast:
             self.mouse(event)
 
     def press(self, key):
+        self.note = ""
         if key == "space":
             self.paused = not self.paused
+            self.player.shown = -1
             self.clock.restart()
-        elif key in ("right", ".") and not self.ended:
+        elif key in ("right", ".") and self.playing:
             self.paused = True
             self.step()
             self.clock.restart()
@@ -174,26 +150,45 @@ class Watch:
             i = PERIODS.index(self.clock.period) + (-1 if key == "-" else 1)
             self.clock.period = PERIODS[min(max(i, 0), len(PERIODS) - 1)]
             self.clock.restart()
-        elif key == "n":
-            self.start(self.seed + 1)
-        elif key == "c" and not self.ended:
-            self.candidates = 1 if self.candidates > 1 else self.many
-            self.replan()
-        elif key == "s" and not self.ended:
+        elif key in ("r", "b", "n"):
+            self.start(self.seed + {"r": 0, "b": -1, "n": 1}[key])
+        elif key == "c":
+            self.settle(1 if self.player.candidates > 1 else self.many, self.player.latency)
+        elif key == "s":
             names = list(self.policies)
             self.name = names[(names.index(self.name) + 1) % len(names)]
-            self.length = math.inf
-            self.replan()
+            self.player.policy = self.policies[self.name]
+            self.settle(self.player.candidates, self.player.latency)
         elif key == "l":
-            self.latency = LATENCIES[(LATENCIES.index(self.latency) + 1) % len(LATENCIES)]
+            late = LATENCIES[(LATENCIES.index(self.player.latency) + 1) % len(LATENCIES)]
+            self.settle(self.player.candidates, late)
             self.start(self.seed)
+        elif key == "d" and self.others:
+            self.abreast = not self.abreast
+            self.settle(1, self.player.latency)  # the simulator helps nobody
+            self.start(self.seed)
+        elif key == "d":
+            self.note = NO_OTHERS
         elif key == "h":
             self.help = not self.help
+            self.clock.restart()
+        elif key == "p":
+            self.save(".png", self.save_picture)
+        elif key == "v":
+            self.save(".webp", self.save_film)
+
+    def settle(self, candidates, latency):
+        """Other settings, for all: what was measured before is forgotten."""
+        for player in self.players:
+            player.candidates, player.latency = candidates, latency
+            player.forget()
+            if not player.ended:
+                player.replan()
 
     def mouse(self, event):
-        """The left button drags the T; the right one and the wheel turn it about its centre."""
+        """The left button drags the T, or t on its bar; the right one and the wheel turn the T."""
         pg = drawing.load_pygame()
-        pose = self.world.state[2:]
+        pose = self.player.world.state[2:]
         centre = to_world(complex(*CENTER_OF_GRAVITY), pose)
         if event.type == pg.MOUSEWHEEL:
             self.move(centre, pose[2] + math.radians(10) * event.y)
@@ -201,75 +196,114 @@ class Watch:
             self.grip = None
         elif event.type == pg.MOUSEBUTTONDOWN:
             pointer = complex(*event.pos) / UNIT
-            if event.button == 1 and distance(to_body(pointer, pose)) < 10:
+            if event.button == 1 and self.player.denoises and scene.on_bar(*event.pos):
+                self.paused = True
+                self.grip = "look", 0
+                self.mouse_at(pointer, centre, pose)
+            elif event.button == 1 and distance(to_body(pointer, pose)) < 10:
                 self.grip = "drag", centre - pointer
             elif event.button == 3:
                 self.grip = "turn", pose[2] - np.angle(pointer - centre)
         elif event.type == pg.MOUSEMOTION and self.grip:
-            pointer = complex(*event.pos) / UNIT
-            how, offset = self.grip
-            if how == "drag":
-                self.move(pointer + offset, pose[2])
-            else:
-                self.move(centre, offset + np.angle(pointer - centre))
+            self.mouse_at(complex(*event.pos) / UNIT, centre, pose)
+
+    def mouse_at(self, pointer, centre, pose):
+        """The mouse, which holds something, is at a point of the world (complex, px)."""
+        how, offset = self.grip
+        if how == "look":
+            self.player.look(scene.t_on_bar(pointer.real * UNIT, self.player.policy.schedule.T))
+        elif how == "drag":
+            self.move(pointer + offset, pose[2])
+        else:
+            self.move(centre, offset + np.angle(pointer - centre))
 
     def move(self, centre, angle):
-        """Put the T's centre of gravity (complex, px) there, within REACH. Forget the past."""
-        centre = complex(np.clip(centre.real, *REACH), np.clip(centre.imag, *REACH))
-        corner = centre - np.exp(1j * angle) * complex(*CENTER_OF_GRAVITY)
-        agent_x, agent_y, _, _, _, *velocity = self.world.motion
-        motion = [agent_x, agent_y, corner.real, corner.imag, angle, *velocity]
-        state, info = self.env.reset(options={"order": "exact", "state": motion})
-        self.coverage = info["coverage"]
-        self.seen = [state]
+        """Move the T of an episode that goes on."""
+        if self.player.ended:
+            return
+        self.player.move(centre, angle)
         if self.paused:
-            self.replan()  # else the next plan comes soon enough
+            self.player.replan()  # else the next plan comes soon enough
+
+    # ---- files
+
+    def save(self, suffix, write):
+        """Write a file of a name that is free, and say so, or why not."""
+        names = (f"minidiff-{self.seed}-{self.player.steps}{again}{suffix}"
+                 for again in itertools.chain([""], (f"-{k}" for k in itertools.count(2))))
+        path = next(name for name in names if not Path(name).exists())
+        try:
+            write(path)
+            self.note = f"saved {path}"
+        except (OSError, RuntimeError) as error:
+            self.note = stopping.in_words(error)
+        self.clock.restart()
+
+    def save_picture(self, path):
+        drawing.save_png(path, drawing.to_pixels(drawing.load_pygame().display.get_surface()))
+
+    def save_film(self, path):
+        """Each picture is seen as long as it was, the last one for a second."""
+        seconds, surfaces = zip(*self.film)
+        shown = np.diff([*seconds, seconds[-1] + 1])
+        drawing.save_animation(path, map(drawing.to_pixels, surfaces), 1 / shown)
+
+    def keep(self, pg, screen):
+        """Keep small pictures of the last FILM seconds."""
+        now = self.clock.now()
+        width, height = screen.get_size()
+        size = FILM_WIDTH, round(height * FILM_WIDTH / width)
+        if self.film and self.film[-1][1].get_size() != size:
+            self.film = []  # the window has another shape now
+        if not self.film or now >= self.film[-1][0] + FILM_PERIOD:
+            self.film.append((now, pg.transform.smoothscale(screen, size)))
+        while len(self.film) > 1 and self.film[1][0] <= now - FILM:
+            self.film.pop(0)
 
     # ---- the picture
 
     def draw(self, screen):
         pg = drawing.load_pygame()
-        chosen = 0 if len(self.plans) == 1 else self.chosen
-        upcoming = slice(self.carried_out, self.policies[self.name].action_horizon)
-        windows.picture(pg, screen, self.world.state, self.trail, lambda canvas, unit: fan(
-            pg, canvas, unit, self.plans, chosen, upcoming))
-        if self.ended:
-            _, word = self.ended
-        elif self.grip:
+        player = self.player
+        word = player.ended
+        if not word and self.grip and self.grip[0] != "look":
             word = "you hold the T"
+        elif not word:
+            word = "paused" if self.paused or self.help else ""
+        if self.abreast and not self.help:
+            name = self.name if self.name in beyond.BASELINES else f"diffusion: {self.name}"
+            scene.beside(pg, screen, {name: player} | self.others,
+                         self.note or f"start {self.seed}    {self.settings()}    {word}", KEYS)
         else:
-            word = "paused" if self.paused else ""
+            first = (f"coverage {player.coverage:4.0%}    step {player.steps}    "
+                     f"start {self.seed}    {scene.tally(player)}")
+            scene.world(pg, screen, player)
+            if self.help:
+                windows.panel(pg, screen, first, word, "", "")
+                windows.overlay(pg, screen, HELP, COLOURS, scene.LOWER)
+            else:
+                windows.panel(pg, screen, first, word, f"{self.name}: {self.settings()}", KEYS,
+                              scene.LOWER, self.note)
+            scene.chain(pg, screen, player)
+        self.keep(pg, screen)
+
+    def settings(self):
+        """What the keys have set, and what it costs."""
+        player = self.player
         plans = "a single plan"
-        if self.candidates > 1:
-            plans = f"{self.candidates} plans, the best one chosen by the simulator"
-        ms = f"{np.median(self.decisions[-5:]):.0f} ms a decision" if self.decisions else ""
-        late = f"    {self.latency} steps late" if self.latency else ""
-        windows.panel(
-            pg, screen,
-            f"coverage {self.coverage:4.0%}    step {self.steps}    seed {self.seed}", word,
-            f"{self.name}    {plans}    {ms}    {1 / self.clock.period:.3g} Hz{late}", KEYS)
-        if self.help:
-            windows.overlay(pg, screen, HELP, COLOURS)
+        if player.candidates > 1:
+            plans = f"{player.candidates} plans, the best one chosen by the simulator"
+        ms = f"{np.median(player.decisions[-5:]):.0f}" if player.decisions else "–"
+        late = f", {player.latency} steps late" if player.latency else ""
+        return (f"{plans}{late}\n{ms} ms a decision\n"
+                f"{self.clock.rate()}, {self.clock.dropped} of {self.clock.steps} steps late")
 
     def summary(self):
         """What there is to say at the end, in a line."""
-        ms = f"{np.median(self.decisions):.0f} ms" if self.decisions else "–"
-        return (f"{self.clock.steps} steps on the clock, {self.clock.dropped} dropped; "
-                f"median {ms} a decision")
-
-
-def fan(pg, canvas, unit, plans, chosen, upcoming):
-    """Draw plans (K, H, 2), the chosen one (or None) bold, with its upcoming actions (a slice)."""
-    plans = np.clip(plans, -512, 1024) * unit
-    for k in sorted(range(len(plans)), key=lambda k: k == chosen):  # the chosen one on top
-        color, width = (INK, 5) if k == chosen else (GREY, 2)
-        if len(plans[k]) > 1:
-            pg.draw.lines(canvas, color, False, plans[k].tolist(), width)
-        pg.draw.circle(canvas, color, plans[k, -1].tolist(), 2 + width)
-    if chosen is not None:
-        for point in plans[chosen, upcoming].tolist():
-            pg.draw.circle(canvas, PAPER, point, 12)
-            pg.draw.circle(canvas, VERMILLION, point, 9)
+        decisions = self.player.decisions
+        ms = f"{np.median(decisions):.0f} ms" if decisions else "–"
+        return (f"{self.clock.steps} steps on the clock, {self.clock.dropped} late; "
+                f"{self.name}: median {ms} a decision")
 
 
 def label(sampler, steps=None):
@@ -291,6 +325,16 @@ def every_sampler(args, first, meta):
     return policies
 
 
+def others(args):
+    """"sampler: run" -> DiffusionPolicy, for each of args.beside."""
+    policies = {}
+    for run in args.beside:
+        policy, meta = beyond.load(run, PUSHT, action_horizon=args.action_horizon)
+        sampler = beyond.OBJECTIVES[meta["config"]["objective"]].samplers[0]
+        policies[f"{sampler}: {run}"] = policy
+    return policies
+
+
 def main(arguments):
     parser = stopping.Parser(prog="python -m minidiff.pusht watch", description=__doc__,
                              usage="%(prog)s [RUN] [options]")
@@ -302,10 +346,15 @@ def main(arguments):
              f"carried out (default: {CANDIDATES})")
     add("--max-steps", type=options.bounded(int, 1, 1_000_000), default=300, metavar="N",
         help="an episode ends after so many steps, or with success (default: 300)")
+    add("--beside", nargs="+", default=[], type=options.named, metavar="RUN",
+        help="one or two other runs, such as one of --objective mse and one of --objective "
+             "mixture; the key d shows them beside RUN, from the same start")
     add("--seeding", choices=("legacy", "modern"), default="legacy",
         help="how a seed becomes a start (default: legacy)")
     args = parser.parse_args(arguments)
+    if len(args.beside) > 2:
+        parser.error(f"--beside: there is room for two more, not for {len(args.beside)}")
     policy, meta, sampling = options.load_policy(args, PUSHT, SHIPPED_POLICY)
     print(f"{args.run or 'the policy that comes with minidiff'}: {sampling}")
     windows.run(Watch(every_sampler(args, policy, meta), args.seed, args.noise_seed, args.max_steps,
-                      args.seeding, args.candidates))
+                      args.seeding, args.candidates, others(args)))

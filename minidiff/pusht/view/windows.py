@@ -3,7 +3,12 @@
 A game is a `Watch` (watch.py) or a `Record` (record.py). `play` calls its `handle(event)`, for keys
 and mouse; its `update()`, which does what is due and returns whether there is more to do at once;
 and its `draw(screen)`, where `fresh` says that the last picture is out of date.
+
+A window may have any size. What is drawn is laid out on a `Page` of WIDTH x HEIGHT, the world at
+its left and words at its right, which is as large as the window allows; `play` hands on where the
+mouse is on that page.
 """
+import functools
 import math
 import time
 
@@ -12,9 +17,11 @@ from ..geometry import WORLD_SIZE
 from . import drawing
 from .drawing import FLOOR, GREY, INK, PAPER, VERMILLION, put, render_text
 
-VIEW, PANEL = 640, 104  # px of the window: the world's side, and the height of the lines under it
-UNIT = VIEW / WORLD_SIZE  # px of the window per px of the world
-SMOOTH = 2  # the world is drawn this much larger, then averaged
+WIDTH, HEIGHT, VIEW = 1024, 600, 600  # of the page; the world is a square at its left
+UNIT = VIEW / WORLD_SIZE  # of the page per px of the world
+LEFT, ROOM = VIEW + 16, WIDTH - VIEW - 32  # where the words begin, and how wide they may be
+SMOOTH, CANVAS = 2, 1280  # the world is drawn so much larger, up to so many px, then averaged
+APART = 5 * " "  # between two keys in a line of them
 FRAME = 1 / 30  # s between two pictures
 TRAIL = 60  # steps for which one sees where the agent has been
 
@@ -32,19 +39,31 @@ class Clock:
         self.restart()
 
     def restart(self):
+        self.ticks = []  # when the last steps were done
         self.last = self.now()
         self.due = self.last + self.period
+
+    def hold(self):
+        """The next step is not late yet."""
+        self.due = max(self.due, self.now())
 
     def tick(self):
         """The step is done now."""
         self.steps += 1
-        now = self.now()
-        if now > self.due + self.period / 2:
+        self.last = self.now()
+        self.ticks = [*self.ticks[-10:], self.last]
+        if self.last > self.due + self.period / 2:
             self.dropped += 1
-            self.restart()
+            self.due = self.last + self.period
         else:
-            self.last = now
             self.due += self.period
+
+    def rate(self):
+        """Steps a second that were reached and that were asked for, in words."""
+        reached = "–"
+        if len(self.ticks) > 1:
+            reached = f"{(len(self.ticks) - 1) / (self.ticks[-1] - self.ticks[0]):.2g}"
+        return f"{reached} of {1 / self.period:.3g} Hz"
 
     def left(self):
         """Seconds until the next step is due; negative if it is late."""
@@ -53,7 +72,7 @@ class Clock:
 
 def run(game):
     """Play a game in a new window, then print its summary. RuntimeError without a display."""
-    window = drawing.Window()
+    window = drawing.Window("minidiff")
     game.clock.restart()
     play(game, window)
     print(game.summary())
@@ -62,12 +81,12 @@ def run(game):
 def play(game, window):
     """Play until the window is closed, or a signal asks for it (stopping.py)."""
     pg = window.pg
-    screen = window.canvas((VIEW, VIEW + PANEL))
+    screen = window.stage(WIDTH, HEIGHT)
     shown = -math.inf
     try:
         while window.open and not stopping.asked():
             for event in window.events():
-                game.handle(event)
+                game.handle(on_page(pg, screen, event))
                 game.fresh = True  # whatever it was: another window may have covered this one
             busy = game.update()
             rest = FRAME
@@ -77,6 +96,8 @@ def play(game, window):
             if window.open and game.fresh and now > shown + rest:
                 shown = now
                 game.fresh = False
+                screen = window.stage(WIDTH, HEIGHT)
+                screen.fill(PAPER)
                 game.draw(screen)
                 pg.display.flip()
             elif not busy:
@@ -95,46 +116,119 @@ def key_name(event):
     return drawing.load_pygame().key.name(event.key)
 
 
-def picture(pg, screen, state, trail, marks):
-    """Draw the world, with what marks(canvas, unit) adds, onto the upper part of the screen."""
-    canvas = pg.Surface((SMOOTH * VIEW, SMOOTH * VIEW), 0, 32)
+def on_page(pg, screen, event):
+    """An event, with the place of the mouse as one of the page."""
+    if not hasattr(event, "pos"):
+        return event
+    page = Page(pg, screen)
+    x, y = event.pos
+    pos = (x - page.left) / page.scale, (y - page.top) / page.scale
+    return pg.event.Event(event.type, {**event.dict, "pos": pos})
+
+
+class Page:
+    """A brush for a screen of any size: places and sizes are those of a page WIDTH x HEIGHT."""
+
+    def __init__(self, pg, screen):
+        self.pg, self.screen = pg, screen
+        width, height = screen.get_size()
+        self.scale = min(width / WIDTH, height / HEIGHT)
+        self.left, self.top = (width - WIDTH * self.scale) / 2, (height - HEIGHT * self.scale) / 2
+
+    def at(self, x, y):
+        """A place of the page, in px of the screen."""
+        return self.left + x * self.scale, self.top + y * self.scale
+
+    def clear(self, y=0):
+        """Take away the words from y on."""
+        size = (WIDTH - VIEW) * self.scale, (HEIGHT - y) * self.scale
+        self.screen.fill(PAPER, (*self.at(VIEW, y), *size))
+
+    def text(self, text, x, y, size, color=INK, width=ROOM, across=0.0):
+        """A line of text that is at most so wide."""
+        line = fitting(self.pg, text, round(size * self.scale), color, width * self.scale)
+        put(self.screen, line, *self.at(x, y), across)
+
+    def paragraph(self, text, y, size, color):
+        """Text over as many lines as it takes. Returns where it ends."""
+        for line in text.splitlines():
+            for part in wrapped(self.pg, line, round(size * self.scale), ROOM * self.scale):
+                self.text(part, LEFT, y, size, color)
+                y += 1.4 * size
+        return y
+
+    def bar(self, color, x, y, width, height):
+        """A filled box with round ends."""
+        box = (*self.at(x, y), width * self.scale, height * self.scale)
+        self.pg.draw.rect(self.screen, color, box, border_radius=round(height * self.scale / 2))
+
+    def dot(self, color, x, y, radius):
+        self.pg.draw.circle(self.screen, color, self.at(x, y), radius * self.scale)
+
+
+def picture(pg, screen, state, trail, marks, x=0, y=0, size=VIEW):
+    """Draw the world, with what marks(canvas, unit) adds, onto a square of the page."""
+    page = Page(pg, screen)
+    shown = max(1, round(size * page.scale))
+    side = min(SMOOTH * shown, CANVAS)
+    canvas = pg.Surface((side, side), 0, 32)
     canvas.fill(FLOOR)
-    drawing.world(pg, canvas, SMOOTH * UNIT, state, trail[-TRAIL:])
-    marks(canvas, SMOOTH * UNIT)
-    screen.blit(pg.transform.smoothscale(canvas, (VIEW, VIEW)), (0, 0))
+    drawing.world(pg, canvas, side / WORLD_SIZE, state, trail[-TRAIL:])
+    marks(canvas, side / WORLD_SIZE)
+    screen.blit(pg.transform.smoothscale(canvas, (shown, shown)), page.at(x, y))
 
 
-def panel(pg, screen, first, word, second, keys):
-    """Draw the lines under the world: first and, at the right, word; then second; then the keys."""
-    screen.fill(PAPER, (0, VIEW, VIEW, PANEL))
-    shown = render_text(pg, word, 20, VERMILLION)
-    put(screen, shown, VIEW - 16, VIEW + 10, across=1)
-    put(screen, _fitting(pg, first, 20, INK, VIEW - 48 - shown.get_width()), 16, VIEW + 10)
-    put(screen, _fitting(pg, second, 15, GREY, VIEW - 32), 16, VIEW + 42)
-    put(screen, _fitting(pg, keys, 15, GREY, VIEW - 32), 16, VIEW + 72)
+def panel(pg, screen, first, word, second, keys, y=72, note=""):
+    """Draw the words beside the world: first, its parts 4 spaces apart, and, at the right, word;
+    from y on second and note; at the bottom the keys, 5 spaces apart."""
+    page = Page(pg, screen)
+    page.clear()
+    head, _, more = first.partition("    ")
+    page.text(word, WIDTH - 16, 14, 20, VERMILLION, ROOM - 160, across=1)
+    page.text(head, LEFT, 12, 22, width=150)
+    page.text(more, LEFT, 42, 16, GREY)
+    y = page.paragraph(second, y, 16, GREY)
+    page.paragraph(note, y, 16, VERMILLION)
+    keys = keys.split(APART)
+    rows = math.ceil(len(keys) / 2)
+    for i, key in enumerate(keys):
+        column, row = divmod(i, rows)
+        page.text(key, LEFT + column * ROOM / 2, HEIGHT - 12 - 20 * (rows - row), 14, GREY,
+                  ROOM / 2 - 8)
 
 
-def _fitting(pg, text, size, color, width):
+def fitting(pg, text, size, color, width):
     """A line of text, as much smaller as its width demands: fonts differ between machines."""
     line = render_text(pg, text, size, color)
     if line.get_width() <= width or size <= 6:
         return line
-    return _fitting(pg, text, size - 1, color, width)
+    return fitting(pg, text, size - 1, color, width)
 
 
-def overlay(pg, screen, keys, colours=()):
-    """Draw a sheet over the world: rows of (key, what it does), and of (colour, what it means)."""
-    marks = [render_text(pg, key, 16) for key, _ in keys]
-    texts = [render_text(pg, text, 16, GREY) for _, text in (*keys, *colours)]
-    middle = 24 + max(mark.get_width() for mark in marks)
-    width = middle + 44 + max(text.get_width() for text in texts)
-    sheet = drawing.blank(pg, width, 26 * len(texts) + 42, (*PAPER, 246))
-    for i, text in enumerate(texts):
-        if i < len(keys):
-            y = 16 + 26 * i
-            put(sheet, marks[i], middle, y, across=1)
+@functools.lru_cache(64)
+def wrapped(pg, text, size, width):
+    """A text as lines that are at most so wide, where no word is wider."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and drawing.font(pg, size).size(longer)[0] > width:
+            lines.append(word)
         else:
-            y = 26 + 26 * i
-            pg.draw.circle(sheet, colours[i - len(keys)][0], (middle - 7, y + 10), 7)
-        put(sheet, text, middle + 20, y)
-    put(screen, sheet, VIEW / 2, VIEW / 2, across=0.5, down=0.5)
+            lines[-1] = longer
+    return lines
+
+
+def overlay(pg, screen, keys, colours=(), y=72):
+    """Draw a sheet in place of the words from y on: rows of (key, what it does), and of (colour,
+    what it means). It leaves the world as it is."""
+    page = Page(pg, screen)
+    page.clear(y)
+    middle = LEFT + 120
+    pitch = min(22, (HEIGHT - 8 - y) / len((*keys, *colours)))
+    for mark, text in (*keys, *colours):
+        if isinstance(mark, str):
+            page.text(mark, middle, y, 14, INK, 120, across=1)
+        else:
+            page.dot(mark, middle - 7, y + 9, 6)
+        page.text(text, middle + 14, y, 14, GREY, ROOM - 134)
+        y += pitch

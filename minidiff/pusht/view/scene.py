@@ -1,0 +1,118 @@
+"""What the window of a policy shows: its plans in the world, and the chain that makes them."""
+import numpy as np
+
+from . import windows
+from .drawing import BLUE, GREY, INK, ORANGE, PAPER, VERMILLION
+from .windows import HEIGHT, LEFT, ROOM, WIDTH, Page
+
+PALE = (196, 196, 192)
+BAR = LEFT, 126, ROOM, 12  # left, top, width, height of the noise bar, on the page
+LOWER = 294  # below what explains the chain
+
+
+def world(pg, screen, player, **place):
+    """Draw a Player's world, with its plans."""
+    upcoming = slice(player.carried_out, player.policy.action_horizon)
+    windows.picture(pg, screen, player.world.state, player.trail, lambda canvas, unit: fan(
+        pg, canvas, unit, player.state, player.chosen, upcoming), **place)
+
+
+def fan(pg, canvas, unit, state, chosen, upcoming):
+    """Draw the plans of a state of the chain (t, x_t, predicted x_0), or None.
+
+    In the chain: x_t faint, the predicted x_0 bold. At its end: the chosen plan (or None) bold,
+    with its upcoming actions (a slice), the others faint.
+    """
+    if state is None:
+        return
+    t, x_t, x0 = state
+    order = sorted(range(len(x0)), key=lambda k: k == chosen)  # the chosen one on top
+    for k in order if t else ():
+        line(pg, canvas, unit, x_t[k], PALE, 2)
+    for k in order:
+        if k == chosen:
+            line(pg, canvas, unit, x0[k], INK, 5)
+        else:
+            line(pg, canvas, unit, x0[k], GREY, 3 if t else 2)
+    if t == 0 and chosen is not None:
+        for point in (x0[chosen, upcoming] * unit).tolist():
+            pg.draw.circle(canvas, PAPER, point, 12)
+            pg.draw.circle(canvas, VERMILLION, point, 9)
+
+
+def line(pg, canvas, unit, plan, color, width):
+    """A plan (H, 2) and a dot where it ends."""
+    plan = np.clip(plan, -512, 1024) * unit
+    if len(plan) > 1:
+        pg.draw.lines(canvas, color, False, plan.tolist(), width)
+    pg.draw.circle(canvas, color, plan[-1].tolist(), 2 + width)
+
+
+def chain(pg, screen, player):
+    """Draw which state of the denoising chain is shown, on a bar, and what its numbers mean."""
+    page = Page(pg, screen)
+    schedule = player.policy.schedule
+    left, top, width, height = BAR
+    if not player.denoises:
+        page.paragraph("This policy denoises nothing: its network gives a plan at once.", 84, 16,
+                       GREY)
+        return
+    t = player.state[0] if player.states else schedule.T
+    page.text(f"t = {t} / {schedule.T}", LEFT, 82, 26, width=150)
+    page.text("steps of noise left to take out", WIDTH - 16, 92, 16, GREY, ROOM - 160, across=1)
+    handle = left + width * (1 - t / schedule.T)
+    page.bar(PALE, *BAR)
+    page.bar(BLUE, left, top, max(handle - left, height), height)
+    for visited, _, _ in player.states if len(player.states) < 30 else ():
+        page.dot(PAPER, min(max(left + width * (1 - visited / schedule.T), left + 6),
+                            left + width - 6), top + height / 2, 3)
+    page.dot(VERMILLION, handle, top + height / 2, 11)
+    page.text(f"t = {schedule.T}: pure noise", LEFT, 146, 14, GREY, ROOM / 2)
+    page.text("t = 0: the plan", WIDTH - 16, 146, 14, GREY, ROOM / 2, across=1)
+    signal, noise = schedule.signal[t], schedule.noise[t]
+    page.text(f"x_t  =  {signal:.2f} x_0  +  {noise:.2f} noise", LEFT, 170, 18)
+    for y, name, share, color in ((199, "signal  sqrt(alpha_bar_t)", signal, BLUE),
+                                  (219, "noise  sqrt(1 - alpha_bar_t)", noise, ORANGE)):
+        page.text(f"{name} = {share:.2f}", LEFT, y - 3, 14, GREY, 262)
+        page.bar(color, LEFT + 270, y, share * (ROOM - 270), 10)
+    for y, name, color, thick in (
+            (240, "x_t: the plans at t, with noise in them", PALE, 3),
+            (262, "predicted x_0: the plans that the network sees in x_t", INK, 5)):
+        page.bar(color, LEFT, y + 11 - thick / 2, 26, thick)
+        page.text(name, LEFT + 36, y, 16, GREY, ROOM - 36)
+
+
+def on_bar(x, y):
+    """Is this place of the page on the noise bar, or near enough?"""
+    left, top, width, height = BAR
+    return -12 <= x - left <= width + 12 and abs(y - top - height / 2) <= 16
+
+
+def t_on_bar(x, T):
+    left, _, width, _ = BAR
+    return T * (1 - (x - left) / width)
+
+
+def beside(pg, screen, players, word, keys):
+    """Draw two or three worlds side by side. players: name -> Player. word: what all of them do."""
+    page = Page(pg, screen)
+    screen.fill(PAPER)
+    size = min((WIDTH - 16) / len(players) - 16, 420)
+    gap = (WIDTH - len(players) * size) / (len(players) + 1)
+    for i, (name, player) in enumerate(players.items()):
+        x = gap + i * (size + gap)
+        page.text(name, x, 12, 18, width=size)
+        world(pg, screen, player, x=x, y=42, size=size)
+        first = player.ended or f"step {player.steps}    coverage {player.coverage:.0%}"
+        page.text(first, x, size + 48, 16, VERMILLION if player.ended else INK, size)
+        page.text(tally(player), x, size + 70, 16, GREY, size)
+    page.text(word.replace("\n", "    "), gap, HEIGHT - 80, 16, GREY, WIDTH - 2 * gap)
+    keys = keys.split(windows.APART)
+    for row in (0, 1):  # every other one
+        page.text(windows.APART.join(keys[row::2]), gap, HEIGHT - 50 + 20 * row, 14, GREY,
+                  WIDTH - 2 * gap)
+
+
+def tally(player):
+    """How many of the episodes that came to an end were solved."""
+    return f"solved {player.solved} of {player.played}"
