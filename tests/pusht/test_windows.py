@@ -149,6 +149,40 @@ def test_a_signal_ends_the_window_and_its_summary_is_printed(window, now, monkey
     assert capsys.readouterr().out == f"{game.drawn} pictures\n"
 
 
+def test_a_film_has_the_last_ten_seconds_at_their_pace(window, tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    film = windows.Film()
+    for k in range(60):
+        window.screen.fill((4 * k, 200 * (k % 2), 0))
+        film.add(pygame, window.screen, 0.3 * k)
+    film.add(pygame, window.screen, 0.3 * 59 + 0.05)  # too soon
+    film.save(tmp_path / "a.webp")
+    saved = Image.open(tmp_path / "a.webp")
+    assert saved.n_frames == 35 and saved.size == (768, 450)
+    reds, seconds = [], 0
+    for k in range(saved.n_frames):
+        saved.seek(k)
+        saved.load()
+        reds.append(saved.convert("RGB").getpixel((400, 200))[0])
+        seconds += saved.info["duration"] / 1000
+    np.testing.assert_allclose(reds, 4 * np.arange(25, 60), atol=12)
+    assert seconds == pytest.approx(34 * 0.3 + 1, abs=0.1)
+
+
+def test_a_window_of_another_shape_begins_another_film(window):
+    film = windows.Film()
+    for second, (size, count) in enumerate([((1024, 600), 1), ((2048, 1200), 2), ((800, 600), 1)]):
+        film.add(pygame, pygame.Surface(size, 0, 32), second)
+        assert len(film.shots) == count
+
+
+def test_a_free_name_is_that_of_no_file(tmp_path):
+    for expected in ("a.png", "a-2.png", "a-3.png"):
+        name = windows.free_name(str(tmp_path / "a"), ".png")
+        assert name == str(tmp_path / expected)
+        (tmp_path / expected).touch()
+
+
 @pytest.mark.parametrize("code, character, name", [
     ("n", "N", "n"), ("=", "+", "+"), ("space", " ", "space"), ("right", "", "right"),
     ("return", "\r", "return"), ("backspace", "\b", "backspace"), ("escape", "\x1b", "escape")])

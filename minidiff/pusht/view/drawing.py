@@ -177,6 +177,11 @@ def save_png(path, array):
     write_atomically(path, lambda file: file.write(encoded.getvalue()))
 
 
+def save_screen(path):
+    """Write what the window shows, as a PNG."""
+    save_png(path, to_pixels(load_pygame().display.get_surface()))
+
+
 def save_animation(path, frames, fps=10):
     """Write frames, arrays as for `save_png`, as an animation: .webp, .gif or .png by its name.
 

@@ -4,10 +4,8 @@ The mouse takes part: it drags and turns the T, and goes back along the denoisin
 the keys.
 """
 import contextlib
-import itertools
 import math
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +25,6 @@ PERIODS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05, 0.025)  # s per step, to choose from b
 SLICE = 0.015  # s of denoising after which events get their turn
 PATIENCE = 2.5  # s for which the first plan of an episode is seen to form, at most 25 periods
 AFTERGLOW = 1.5  # s for which the end of an episode is shown
-FILM, FILM_WIDTH, FILM_PERIOD = 10.0, 768, 0.1  # s, px and s of what v saves
 HELP = (("space", "pause, or go on"), ("→ or .", "one step"), ("−  +", "slower, faster"),
         ("r", "the same start again"), ("b  n", "the start before, the next one"),
         ("s", "the next sampler"), ("c", "many candidate plans, or a single one"),
@@ -65,7 +62,7 @@ class Watch:
         self.clock = Clock(now)
         self.paused, self.help, self.abreast = False, False, False
         self.note = f"d: {self.name} beside {', '.join(self.others)}" if self.others else ""
-        self.film = []  # (seconds, surface)
+        self.film = windows.Film()
         self.start(seed)
 
     @property
@@ -173,9 +170,9 @@ class Watch:
             self.help = not self.help
             self.clock.restart()
         elif key == "p":
-            self.save(".png", self.save_picture)
-        elif key == "v":
-            self.save(".webp", self.save_film)
+            self.save(".png", drawing.save_screen)
+        elif key == "v" and self.film.shots:
+            self.save(".webp", self.film.save)
 
     def settle(self, candidates, latency):
         """Other settings, for all: what was measured before is forgotten."""
@@ -225,40 +222,15 @@ class Watch:
         if self.paused:
             self.player.replan()  # else the next plan comes soon enough
 
-    # ---- files
-
     def save(self, suffix, write):
         """Write a file of a name that is free, and say so, or why not."""
-        names = (f"minidiff-{self.seed}-{self.player.steps}{again}{suffix}"
-                 for again in itertools.chain([""], (f"-{k}" for k in itertools.count(2))))
-        path = next(name for name in names if not Path(name).exists())
+        path = windows.free_name(f"minidiff-{self.seed}-{self.player.steps}", suffix)
         try:
             write(path)
             self.note = f"saved {path}"
         except (OSError, RuntimeError) as error:
             self.note = stopping.in_words(error)
         self.clock.restart()
-
-    def save_picture(self, path):
-        drawing.save_png(path, drawing.to_pixels(drawing.load_pygame().display.get_surface()))
-
-    def save_film(self, path):
-        """Each picture is seen as long as it was, the last one for a second."""
-        seconds, surfaces = zip(*self.film)
-        shown = np.diff([*seconds, seconds[-1] + 1])
-        drawing.save_animation(path, map(drawing.to_pixels, surfaces), 1 / shown)
-
-    def keep(self, pg, screen):
-        """Keep small pictures of the last FILM seconds."""
-        now = self.clock.now()
-        width, height = screen.get_size()
-        size = FILM_WIDTH, round(height * FILM_WIDTH / width)
-        if self.film and self.film[-1][1].get_size() != size:
-            self.film = []  # the window has another shape now
-        if not self.film or now >= self.film[-1][0] + FILM_PERIOD:
-            self.film.append((now, pg.transform.smoothscale(screen, size)))
-        while len(self.film) > 1 and self.film[1][0] <= now - FILM:
-            self.film.pop(0)
 
     # ---- the picture
 
@@ -285,7 +257,7 @@ class Watch:
                 windows.panel(pg, screen, first, word, f"{self.name}: {self.settings()}", KEYS,
                               scene.LOWER, self.note)
             scene.chain(pg, screen, player)
-        self.keep(pg, screen)
+        self.film.add(pg, screen, self.clock.now())
 
     def settings(self):
         """What the keys have set, and what it costs."""

@@ -9,8 +9,13 @@ its left and words at its right, which is as large as the window allows; `play` 
 mouse is on that page.
 """
 import functools
+import itertools
 import math
+import os
 import time
+import zlib
+
+import numpy as np
 
 from ... import stopping
 from ..geometry import WORLD_SIZE
@@ -68,6 +73,39 @@ class Clock:
     def left(self):
         """Seconds until the next step is due; negative if it is late."""
         return self.due - self.now()
+
+
+class Film:
+    """What a window showed in its last seconds, in small."""
+    LENGTH, PERIOD, WIDTH = 10.0, 0.1, 768  # s, s between two pictures, px
+
+    def __init__(self):
+        self.shots = []  # seconds, (height, width, 3), compressed pixels
+
+    def add(self, pg, screen, now):
+        width, height = screen.get_size()
+        shape = round(self.WIDTH * height / width), self.WIDTH, 3
+        if self.shots and shape != self.shots[0][1]:
+            self.shots = []  # the window was given another shape
+        if not self.shots or now >= self.shots[-1][0] + self.PERIOD:
+            small = pg.transform.smoothscale(screen, (self.WIDTH, shape[0]))
+            self.shots.append((now, shape, zlib.compress(pg.image.tobytes(small, "RGB"), 1)))
+        while len(self.shots) > 1 and self.shots[1][0] <= now - self.LENGTH:
+            self.shots.pop(0)
+
+    def save(self, path):
+        """Write it as an animation: each picture is seen as long as it was, the last for 1 s."""
+        seconds, frames = [], []
+        for second, shape, packed in self.shots:
+            seconds.append(second)
+            frames.append(np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape))
+        drawing.save_animation(path, frames, 1 / np.diff([*seconds, seconds[-1] + 1]))
+
+
+def free_name(stem, suffix):
+    """The first of stem, stem-2, stem-3 .. with which no file is named yet, with its suffix."""
+    stems = itertools.chain([stem], (f"{stem}-{k}" for k in itertools.count(2)))
+    return next(name + suffix for name in stems if not os.path.exists(name + suffix))
 
 
 def run(game):
