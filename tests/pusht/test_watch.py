@@ -573,10 +573,12 @@ def test_in_the_chain_x_t_is_faint_and_the_predicted_x0_bold(window):
         return [canvas.get_at((150, y))[:3] for y in (50, 100, 150, 200)], canvas
 
     dark, faint, grey, ink = (0, 0, 0), scene.PALE, drawing.GREY, drawing.INK
-    assert colors(4, None)[0] == [faint, faint, grey, grey]
+    assert colors(4, None)[0] == [faint, faint, ink, ink]
     seen, canvas = colors(4, 1)
-    assert seen == [faint, faint, grey, ink]
-    assert canvas.get_at((150, 51))[:3] in (dark, faint) and canvas.get_at((150, 202))[:3] == ink
+    assert seen == [faint, faint, ink, ink]
+    widths = [sum(canvas.get_at((150, y + k))[:3] != dark for k in range(-9, 9))
+              for y in (50, 100, 150, 200)]
+    assert widths == [3, 3, 4, 6], "the chosen one most of all"
     assert canvas.get_at((100, 200))[:3] == ink, "no action of it is next"
     seen, canvas = colors(0, 1)
     assert seen == [dark, dark, grey, ink]

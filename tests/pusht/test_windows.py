@@ -128,6 +128,21 @@ def test_pictures_give_way_to_the_clock_of_the_world(busy, left, pictures, windo
     assert (game.updates > 3000) == busy, "it waits where there is nothing to do"
 
 
+@pytest.mark.parametrize("left, pictures", [(0.06, 75), (0.04, 15), (0.0, 75), (-9.0, 75)])
+def test_no_picture_begins_that_would_delay_a_step(left, pictures, window, now):
+    """A picture takes 50 ms. Where no step is due, as in a pause, they come as fast as they can."""
+    class Slow(Game):
+        fresh = property(lambda game: True, lambda game, value: None)
+
+        def draw(self, screen):
+            super().draw(screen)
+            self.now.seconds += 0.05
+
+    game = Slow(window, now, left=left)
+    windows.play(game, window)
+    assert game.drawn == pytest.approx(pictures, rel=0.1)
+
+
 def test_what_is_drawn_once_is_drawn_again_after_an_event_alone(window, now):
     game = Game(window, now)
     times = iter(range(10**6))

@@ -28,12 +28,14 @@ def fan(pg, canvas, unit, state, chosen, upcoming):
     t, x_t, x0 = state
     order = sorted(range(len(x0)), key=lambda k: k == chosen)  # the chosen one on top
     for k in order if t else ():
-        line(pg, canvas, unit, x_t[k], PALE, 2)
+        line(pg, canvas, unit, x_t[k], PALE, 3)
     for k in order:
         if k == chosen:
-            line(pg, canvas, unit, x0[k], INK, 5)
+            line(pg, canvas, unit, x0[k], INK, 6)
+        elif t:
+            line(pg, canvas, unit, x0[k], INK, 4)
         else:
-            line(pg, canvas, unit, x0[k], GREY, 3 if t else 2)
+            line(pg, canvas, unit, x0[k], GREY, 2)
     if t == 0 and chosen is not None:
         for point in (x0[chosen, upcoming] * unit).tolist():
             pg.draw.circle(canvas, PAPER, point, 12)

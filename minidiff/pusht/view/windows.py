@@ -120,16 +120,17 @@ def play(game, window):
     """Play until the window is closed, or a signal asks for it (stopping.py)."""
     pg = window.pg
     screen = window.stage(WIDTH, HEIGHT)
-    shown = -math.inf
+    shown, cost = -math.inf, 0.0  # when the last picture began, and the seconds it took
     try:
         while window.open and not stopping.asked():
             for event in window.events():
                 game.handle(on_page(pg, screen, event))
                 game.fresh = True  # whatever it was: another window may have covered this one
             busy = game.update()
-            rest = FRAME
-            if busy:  # the world's clock goes before pictures
-                rest = 3 * FRAME if game.clock.left() > FRAME else 8 * FRAME
+            left = game.clock.left()
+            rest = 3 * FRAME if busy else FRAME
+            if left <= max(cost, busy * FRAME) and (busy or left > 0):
+                rest = 8 * FRAME  # a step is due: the world's clock goes before pictures
             now = time.monotonic()
             if window.open and game.fresh and now > shown + rest:
                 shown = now
@@ -138,6 +139,7 @@ def play(game, window):
                 screen.fill(PAPER)
                 game.draw(screen)
                 pg.display.flip()
+                cost = time.monotonic() - now
             elif not busy:
                 pg.time.wait(3)
     except KeyboardInterrupt:
@@ -208,12 +210,14 @@ def picture(pg, screen, state, trail, marks, x=0, y=0, size=VIEW):
     """Draw the world, with what marks(canvas, unit) adds, onto a square of the page."""
     page = Page(pg, screen)
     shown = max(1, round(size * page.scale))
-    side = min(SMOOTH * shown, CANVAS)
+    side = min(SMOOTH * shown, max(CANVAS, shown))
     canvas = pg.Surface((side, side), 0, 32)
     canvas.fill(FLOOR)
     drawing.world(pg, canvas, side / WORLD_SIZE, state, trail[-TRAIL:])
     marks(canvas, side / WORLD_SIZE)
-    screen.blit(pg.transform.smoothscale(canvas, (shown, shown)), page.at(x, y))
+    if side > shown:
+        canvas = pg.transform.smoothscale(canvas, (shown, shown))
+    screen.blit(canvas, page.at(x, y))
 
 
 def panel(pg, screen, first, word, second, keys, y=72, note=""):
