@@ -9,7 +9,9 @@ from minidiff.beyond.samplers import (
     probability_flow,
     reverse_sde,
 )
+from minidiff.demos import check
 from minidiff.diffusion import ancestral_sampling
+from minidiff.policy import save
 from minidiff.pusht import __main__ as commands
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.estimate import EstimatingEnv
@@ -18,6 +20,7 @@ from minidiff.pusht.geometry import CENTER_OF_GRAVITY, GOAL_POSE, keypoints, to_
 from minidiff.pusht.study.candidates import best
 from minidiff.pusht.view import drawing, player, scene, watch, windows
 from minidiff.pusht.view.windows import TRAIL
+from minidiff.training import Config, Trainer
 
 import contextlib
 import functools
@@ -840,7 +843,27 @@ def test_the_command_hands_its_options_on(monkeypatch):
             assert game.player.candidates == candidates
 
 
+def test_the_command_brings_other_runs_along(arrays, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, objective in (("mse", "mse"), ("gauss", "mixture")):
+        kind = OBJECTIVES[objective]
+        config = Config(objective=objective, outputs=kind.outputs, width=8, blocks=1, steps=1)
+        save(f"{name}.npz", Trainer(config, PUSHT, check(arrays, PUSHT), kind.loss))
+    game = watched("--beside mse.npz gauss.npz --action-horizon 3", monkeypatch)
+    assert list(game.others) == ["regression: mse.npz", "mixture: gauss.npz"]
+    assert all(it.policy.action_horizon == 3 for it in game.others.values())
+    alone = watched("mse.npz --beside gauss.npz", monkeypatch)
+    assert list(alone.policies)[0] == "regression" and list(alone.others) == ["mixture: gauss.npz"]
+    alone.press("d")
+    drawn = []
+    monkeypatch.setattr(scene, "beside", lambda pg, screen, players, *words: drawn.append(players))
+    alone.draw(pygame.Surface((1024, 600), 0, 32))
+    assert list(drawn[0]) == ["regression", "mixture: gauss.npz"], "no diffusion here"
+
+
 @pytest.mark.parametrize("arguments, code, said", [
+    (["--beside", "a", "b", "c"], 2, "--beside: there is room for two more, not for 3"),
+    (["--beside", "nowhere"], 1, "nowhere"),
     (["--candidates", "0"], 2, "--candidates: must be from 1 to 1000, not 0"),
     (["--max-steps", "0"], 2, "--max-steps: must be from 1 to 1000000, not 0"),
     (["nowhere"], 1, "nowhere"),

@@ -244,6 +244,21 @@ def test_a_page_is_as_large_as_its_screen_allows_and_in_the_middle(size):
     assert (right - left) / (bottom - top) == pytest.approx(WIDTH / HEIGHT)
 
 
+@pytest.mark.parametrize("desktop", [*SIZES, (1080, 1920)], ids=str)
+def test_a_window_opens_as_large_as_its_desktop_allows(desktop, window, monkeypatch):
+    window.close()
+    monkeypatch.setattr(pygame.display, "get_desktop_sizes", lambda: [desktop, (99, 99)])
+    opened = drawing.Window("minidiff")
+    screen = opened.stage(WIDTH, HEIGHT)
+    width, height = screen.get_size()
+    assert pygame.display.get_caption()[0] == "minidiff" and screen.get_flags() & pygame.RESIZABLE
+    assert width / height == pytest.approx(WIDTH / HEIGHT, rel=0.01)
+    assert width <= desktop[0] and height <= desktop[1] - 60, "there is room for its frame"
+    assert width > 0.95 * desktop[0] or height > 0.8 * desktop[1]
+    assert opened.stage(WIDTH, HEIGHT) is screen
+    opened.close()
+
+
 def test_the_mouse_is_where_it_is_on_the_page(window, now):
     """Also after the window was given another size."""
     game, places = Game(window, now), []
