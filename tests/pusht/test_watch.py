@@ -43,6 +43,7 @@ from screen import (
     assert_texts_are_whole,
     at,
     color_at,
+    is_color,
     key,
     laid_out,
     load,
@@ -289,6 +290,14 @@ def test_the_right_button_and_the_wheel_turn_the_T_about_its_middle(game):
     assert np.allclose(middle(game.player.env.state), centre)
 
 
+def test_the_T_of_an_episode_that_is_over_stays_where_it_is(game):
+    wait(game, 1.0)
+    assert game.player.ended
+    state = game.player.world.state
+    game.handle(pygame.event.Event(pygame.MOUSEWHEEL, x=0, y=2))
+    assert np.array_equal(game.player.world.state, state)
+
+
 coordinate = st.floats(-1000, 1500)
 
 
@@ -512,6 +521,10 @@ def test_a_policy_that_denoises_nothing_has_its_plan_at_once(trio, window, monke
     assert not trio.paused
 
 
+def load_pixels(window):
+    return pygame.surfarray.array3d(window.screen).swapaxes(0, 1)
+
+
 def on_bar(kind, t, T=6):
     left, top, width, height = scene.BAR
     return pygame.event.Event(kind, pos=(left + width * (1 - t / T), top + height / 2), button=1)
@@ -538,7 +551,12 @@ def test_the_bar_shows_the_state_of_the_t_it_is_dragged_to(game, window, monkeyp
         left, _, width, _ = scene.BAR
         handle = int(left + width * (1 - t / 6)), scene.BAR[1] + 5
         assert window.screen.get_at(handle)[:3] == drawing.VERMILLION
+        pixels = load_pixels(window)[180:236, left + 270:]
+        for color, share in ((drawing.BLUE, signal), (drawing.ORANGE, noise)):
+            assert is_color(pixels, color).any(0).sum() == pytest.approx(share * 122, abs=3)
     game.handle(pygame.event.Event(pygame.MOUSEBUTTONUP, pos=(0, 0), button=1))
+    game.handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=(700, 400), button=1))
+    assert game.grip is None, "below the bar"
     game.handle(on_bar(pygame.MOUSEMOTION, 6))
     assert game.player.state[0] == 3, "it was let go"
     wait(game, 1)
@@ -549,7 +567,7 @@ def test_the_bar_shows_the_state_of_the_t_it_is_dragged_to(game, window, monkeyp
     assert game.player.steps == steps + 1
 
 
-def test_the_bar_completes_a_chain_and_stops_where_the_sampler_does(game):
+def test_the_bar_completes_a_chain_and_stops_where_the_sampler_does(game, window):
     game.handle(key("s"))
     game.handle(key("space"))
     game.update()
@@ -557,10 +575,15 @@ def test_the_bar_completes_a_chain_and_stops_where_the_sampler_does(game):
     game.handle(on_bar(pygame.MOUSEBUTTONDOWN, 6))
     assert [t for t, _, _ in game.player.states] == [6, 4, 2, 0] and game.player.chosen is not None
     shown = []
-    for t in (6, 5.2, 4.8, 3.2, 2.8, 0.8):
+    for t in (6, 5.2, 4.8, 2.8, 0.8, 3.2):
         game.handle(on_bar(pygame.MOUSEMOTION, t))
         shown.append(game.player.state[0])
-    assert shown == [6, 6, 4, 4, 2, 0]
+    assert shown == [6, 6, 4, 2, 0, 4]
+    game.draw(window.screen)
+    left, top, width, height = scene.BAR
+    dots = [window.screen.get_at((left + round(width * (1 - t / 6)), top + 6))[:3] == drawing.PAPER
+            for t in range(1, 6)]
+    assert dots == [False, True, False, False, False], "where it stops; at t = 4 is the handle"
     game.handle(key("."))
     assert game.player.state[0] == 0, "a step is seen as it is"
 
@@ -739,6 +762,10 @@ def test_d_shows_others_beside_in_step_from_the_same_start(trio, window, monkeyp
     trio.draw(window.screen)
     assert {"diffusion: ancestral", "regression: runs/mse", "again"} <= set(boxes)
     assert len(boxes["step 5    coverage 0%"]) == 3 == len(boxes["solved 0 of 0"])
+    for it, (left, *_) in zip(trio.players, boxes["solved 0 of 0"]):
+        agent = it.world.state[:2] * 320 / 512
+        red, _, blue = window.screen.get_at((round(left + agent[0]), round(42 + agent[1])))[:3]
+        assert red - blue > 100 or blue < 60, "the agent, or its plan over it"
     trio.handle(key("c"))
     assert [it.candidates for it in trio.players] == [16] * 3
     trio.handle(key("d"))

@@ -171,6 +171,7 @@ def test_a_film_has_the_last_ten_seconds_at_their_pace(window, tmp_path):
         window.screen.fill((4 * k, 200 * (k % 2), 0))
         film.add(pygame, window.screen, 0.3 * k)
     film.add(pygame, window.screen, 0.3 * 59 + 0.05)  # too soon
+    assert len(film.shots) == 35
     film.save(tmp_path / "a.webp")
     saved = Image.open(tmp_path / "a.webp")
     assert saved.n_frames == 35 and saved.size == (768, 450)
@@ -259,14 +260,40 @@ def test_a_window_opens_as_large_as_its_desktop_allows(desktop, window, monkeypa
     opened.close()
 
 
-def test_the_mouse_is_where_it_is_on_the_page(window, now):
-    """Also after the window was given another size."""
+def test_a_picture_is_for_the_size_that_the_window_has_now(window, now):
+    class Resized(Game):
+        fresh = property(lambda game: True, lambda game, value: None)
+
+        def draw(self, screen):
+            pixels = pygame.surfarray.array3d(screen)
+            seen.append((screen.get_size(), is_color(pixels, drawing.PAPER).all()))
+            screen.fill(drawing.GREEN)
+            if len(seen) == 2:
+                pygame.display.set_mode((800, 700))
+
+    seen = []
+    windows.play(Resized(window, now), window)
+    assert seen[:4] == [((WIDTH, HEIGHT), True)] * 2 + [((800, 700), True)] * 2
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_world_fills_its_square_at_any_size(size):
+    screen = pygame.Surface(size)
+    windows.picture(pygame, screen, np.array([90.0, 420, 330, 130, 0]), [], lambda *canvas: None)
+    page = windows.Page(pygame, screen)
+    right, bottom = page.at(VIEW - 2, VIEW - 2)
+    assert min(screen.get_at((int(right), int(bottom)))[:3]) > 240
+    right, _ = page.at(VIEW + 1, 0)
+    assert screen.get_at((int(right), 5))[:3] == (0, 0, 0)
+
+
+@pytest.mark.parametrize("size, pos", [((2048, 1300), (300, 250)), ((2148, 1200), (350, 200))])
+def test_the_mouse_is_where_it_is_on_the_page(size, pos, window, now):
     game, places = Game(window, now), []
     game.handle = lambda event: places.append(getattr(event, "pos", None))
     game.draw = lambda screen: None
-    window.screen = pygame.display.set_mode((2048, 1300))  # twice the page; 50 px over and under it
-    assert window.stage(1, 1).get_size() == (2048, 1300)
-    moved = pygame.event.Event(pygame.MOUSEMOTION, pos=(300, 250), rel=(0, 0), buttons=(0, 0, 0))
+    window.screen = pygame.display.set_mode(size)  # twice the page, and 50 px on two sides of it
+    moved = pygame.event.Event(pygame.MOUSEMOTION, pos=pos, rel=(0, 0), buttons=(0, 0, 0))
     window.events = lambda: [moved, key("n")] if not places else []
     windows.play(game, window)
     assert places == [(150, 100), None]
