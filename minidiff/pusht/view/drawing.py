@@ -242,7 +242,7 @@ class Window:
             size = int(width * scale), int(height * scale)
             self.screen = pg.display.set_mode(size, pg.RESIZABLE)
             pg.display.set_caption(self.title)
-        return pg.display.get_surface()
+        return self.screen
 
     def events(self):
         """pygame's events since the last call. The close button, Esc and q close the window.

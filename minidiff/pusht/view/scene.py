@@ -56,8 +56,7 @@ def chain(pg, screen, player):
     schedule = player.policy.schedule
     left, top, width, height = BAR
     if not player.denoises:
-        page.paragraph("This policy denoises nothing: its network gives a plan at once.", 84, 16,
-                       GREY)
+        page.paragraph("This sampler denoises nothing: its plan is there at once.", 84, 16, GREY)
         return
     t = player.state[0] if player.states else schedule.T
     page.text(f"t = {t} / {schedule.T}", LEFT, 82, 26, width=150)
@@ -66,8 +65,7 @@ def chain(pg, screen, player):
     page.bar(PALE, *BAR)
     page.bar(BLUE, left, top, max(handle - left, height), height)
     for visited, _, _ in player.states if len(player.states) < 30 else ():
-        page.dot(PAPER, min(max(left + width * (1 - visited / schedule.T), left + 6),
-                            left + width - 6), top + height / 2, 3)
+        page.dot(PAPER, left + width * (1 - visited / schedule.T), top + height / 2, 3)
     page.dot(VERMILLION, handle, top + height / 2, 11)
     page.text(f"t = {schedule.T}: pure noise", LEFT, 146, 14, GREY, ROOM / 2)
     page.text("t = 0: the plan", WIDTH - 16, 146, 14, GREY, ROOM / 2, across=1)

@@ -135,7 +135,6 @@ def play(game, window):
             if window.open and game.fresh and now > shown + rest:
                 shown = now
                 game.fresh = False
-                screen = window.stage(WIDTH, HEIGHT)
                 screen.fill(PAPER)
                 game.draw(screen)
                 pg.display.flip()
