@@ -3,8 +3,8 @@
     python tests/benchmarks/gallery.py                  all, in a minute and a half
     python tests/benchmarks/gallery.py --only fork.png
 
-    rollouts.webp    three episodes, moving, with eight plans at each decision; needs Pillow:
-                     pip install 'minidiff[film]'
+    hero.webp        moving, as the window shows it: noise becomes a plan, then the policy pushes;
+                     needs Pillow: pip install 'minidiff[film]'
     rollouts.png     four episodes as film strips
     forward.png      a demonstrated plan on its way into the noise, and plans on their way out of it
     schedules.png    how much of a plan and how much noise is in x_t, by each noise schedule
@@ -33,7 +33,8 @@ from minidiff.pusht import EXPERT_DEMOS, SHIPPED_POLICY  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.pusht.geometry import coverage  # noqa: E402
 from minidiff.pusht.study import forks, rests  # noqa: E402
-from minidiff.pusht.view import charts, drawing, films  # noqa: E402
+from minidiff.pusht.view import charts, drawing, films, scene, watch, windows  # noqa: E402
+from minidiff.pusht.view.player import Player  # noqa: E402
 from minidiff.training import Config, Trainer  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -41,6 +42,7 @@ import numpy as np  # noqa: E402
 FOLDER = ROOT / "minidiff" / "pusht" / "pictures"
 REGRESSION = Config(objective="mse")
 SEEDS = range(300000, 301000)
+HERO_STEPS = 300  # at most, of the episode of hero.webp
 STATE = forks.symmetric_states(1, np.random.default_rng(35))[0]
 
 
@@ -91,8 +93,39 @@ def to_end_at(policy, state, point):
 
 # ---- the pictures --------------------------------------------------------------------------------
 
-def moving(path, policy):
-    films.animation(path, policy, SEEDS[:3])
+def hero(path, policy, seed=300013):
+    """Eight plans come out of the noise; the first is carried out, and so on until the goal."""
+    drawing.load_pillow()
+    pg = drawing.load_pygame()
+    screen = pg.Surface((800, 469))
+    player = Player(policy, 0, HERO_STEPS, "legacy", candidates=8)
+    player.start(seed)
+    frames, seconds = [], []
+
+    def shoot(duration):
+        screen.fill(drawing.PAPER)
+        scene.world(pg, screen, player)
+        first = f"coverage {player.coverage:4.0%}    step {player.steps}"
+        windows.panel(pg, screen, first, player.ended, "", "")
+        scene.chain(pg, screen, player)
+        windows.overlay(pg, screen, (), watch.COLOURS, scene.LOWER + 20)
+        frames.append(drawing.to_pixels(screen))
+        seconds.append(duration)
+
+    while not player.ended:
+        player.decide()
+        player.chosen = 0  # the policy's first, not the best
+        looked_at = [100, 90, 80, 70, 60, 55, 50, 45, 40, 35, 30, 25, 20, 15, 10, 7, 4, 2, 0]
+        for t in {0: looked_at, 4: looked_at[::3]}.get(player.steps, (40, 10)):
+            player.look(t)
+            shoot(0.25 if player.steps == 0 else 0.1)
+        player.shown = -1
+        for _ in range(policy.action_horizon):
+            if not player.ended:
+                player.step()
+                shoot(0.1)
+    shoot(2.0)
+    drawing.save_animation(path, frames, 1 / np.array(seconds))
 
 
 def strips(path, policy):
@@ -220,7 +253,7 @@ def second_task(path, policy):
                   styles=[(drawing.BLUE, False), (drawing.VERMILLION, True), (charts.BLACK, False)])
 
 
-PICTURES = {"rollouts.webp": moving, "rollouts.png": strips, "forward.png": forward,
+PICTURES = {"hero.webp": hero, "rollouts.png": strips, "forward.png": forward,
             "schedules.png": schedules, "fork.png": fork, "rests.png": resting,
             "steering.png": steering, "second_task.png": second_task}
 

@@ -77,7 +77,7 @@ def chain(pg, screen, player):
         page.bar(color, LEFT + 270, y, share * (ROOM - 270), 10)
     for y, name, color, thick in (
             (240, "x_t: the plans at t, with noise in them", PALE, 3),
-            (262, "predicted x_0: the plans that the network sees in x_t", INK, 5)):
+            (262, "predicted x_0: the plans that the network predicts", INK, 5)):
         page.bar(color, LEFT, y + 11 - thick / 2, 26, thick)
         page.text(name, LEFT + 36, y, 16, GREY, ROOM - 36)
 
