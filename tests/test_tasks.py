@@ -8,6 +8,7 @@ from minidiff.training import Config, Trainer
 import pickle
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,7 +86,11 @@ def test_a_task_is_found_by_its_file_or_by_its_module(written):
     by_file = tasks.load(str(ROOT / "minidiff" / "wall.py"))
     assert by_file == tasks.load("minidiff.wall") == wall.TASK
     path = written("from minidiff.demos import Task\nTASK = Task()\n")
-    assert tasks.load(path) == Task("reach")  # named after its file
+    assert tasks.load(path) == tasks.load("reach") == Task("reach")  # named after its file
+    (Path(path).parent / "deep").mkdir()
+    written("from minidiff.demos import Task\nTASK = Task()\n", "deep/reach.py")
+    written("", "deep/__init__.py")
+    assert tasks.load("deep.reach").name == "reach"
 
 
 def test_a_task_from_a_file_can_be_sent_to_another_process(written):
@@ -140,6 +145,9 @@ def test_an_environment_of_gymnasium_is_a_task(tmp_path):
     pytest.importorskip("gymnasium")
     task = tasks.load("Pendulum-v1")
     assert task.name == "Pendulum-v1" and task.max_steps == 200 and task.score is sum
+    picture = task.make_env()
+    picture.reset(seed=0)
+    assert np.ndim(picture.render()) == 3
     assert pickle.loads(pickle.dumps(task)).make_env().reset(seed=3)[0].shape == (3,)
     env = task.make_env()
     env.reset(seed=0)

@@ -18,7 +18,7 @@ def scored(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(rollout, "Workers", contextlib.nullcontext)
 
-    def score(outcome, episodes):
+    def score(outcome, episodes, task=TASK):
         calls = []
 
         def evaluate(policy, seeds, executor, progress):
@@ -29,7 +29,8 @@ def scored(monkeypatch):
             return outcome
 
         monkeypatch.setattr(rollout, "evaluate", evaluate)
-        return rollout.score(POLICY, range(5000, 5000 + episodes), "ddim"), *calls
+        return rollout.score(POLICY if task is TASK else SimpleNamespace(task=task),
+                             range(5000, 5000 + episodes), "ddim"), *calls
     return score
 
 
@@ -48,6 +49,9 @@ def test_a_score_that_ends_early_is_of_what_is_over_and_says_why(scored):
     played = [Episode(5000, 0.5, False, 9, 0.5)]
     summary, _ = scored(rollout.Unfinished("stopped", played), 50)
     assert summary == scores.summary(played) | {"incomplete": "stopped"}
+    far = [Episode(5000, 9.0, None, 9, 0.5)]
+    summary, _ = scored(rollout.Unfinished("stopped", far), 50, TASK._replace(score_range=None))
+    assert summary["score_ci95"] == [9.0, 9.0]
     summary, _ = scored(rollout.Unfinished("stopped", []), 50)
     assert summary == {"n": 0, "incomplete": "stopped"}
     assert scores.sentence(summary) == "no episode is over"

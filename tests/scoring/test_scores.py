@@ -49,6 +49,26 @@ def test_a_summary_of_returns_has_a_normal_interval_and_no_success():
     assert wide["score_ci95"] == list(scores.betting_interval([7.0] * 9, 0, 10))
 
 
+@pytest.mark.parametrize("values", [[0.5, 1.5], [-0.5, 0.5]])
+def test_a_score_beyond_its_range_is_refused_on_either_side(values):
+    with pytest.raises(ValueError, match="lie beyond the task's score_range, 0 to 1"):
+        scores.mean_interval(values, (0, 1))
+
+
+def test_of_no_episode_there_is_nothing_to_say():
+    assert scores.sentence({"n": 0}) == "no episode is over"
+
+
+@pytest.mark.parametrize("least, most, bounded", [(0, 1, True), (0, 1.5, False), (-0.5, 1, False)])
+def test_a_comparison_knows_the_range_of_scores_between_0_and_1(least, most, bounded):
+    a = [Episode(0, least, True, 1, 0.0), Episode(1, most, True, 1, 0.0)]
+    b = [Episode(0, 0.5, True, 1, 0.0), Episode(1, 0.5, True, 1, 0.0)]
+    differences = [0.5 - least, 0.5 - most]
+    known = scores.betting_interval(differences, -1, 1) if bounded else None
+    expected = known or scores.mean_interval(differences, None)
+    assert scores.compare(a, b)["score_ci95"] == pytest.approx(list(expected))
+
+
 def test_scores_of_any_size_are_compared_by_their_standard_error(tmp_path):
     a = [Episode(k, -100.0 - k, None, 9, 0.0) for k in range(9)]
     b = [Episode(k, -100.0 + k, None, 9, 0.0) for k in range(9)]
