@@ -42,12 +42,15 @@ class Progress:
         self.started = time.monotonic()
         self.live = sys.stderr is not None and sys.stderr.isatty()
         self.shown = self.started - 8  # a log's first line comes after two seconds
+        self.shown_at = None
 
     def show(self, done, text=""):
         now = time.monotonic()
+        if done == self.shown_at == self.total:  # all was done when this was shown last
+            return
         if now - self.shown < (0.2 if self.live else 10) and done < self.total:
             return
-        self.shown = now
+        self.shown, self.shown_at = now, done
         rate = (done - self.first) / max(now - self.started, 1e-9)
         parts = [f"{self.name} {done}/{self.total} ({done / self.total:.0%})", text, "starting"]
         if rate > 0:

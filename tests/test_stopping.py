@@ -254,8 +254,11 @@ def test_what_takes_longer_than_a_second_is_told_in_seconds_each(clock, capsys):
 
 
 def test_a_job_that_is_done_at_once_has_a_speed_all_the_same(clock, capsys):
-    progress.Progress("collecting", 1).show(1)
-    assert capsys.readouterr().err.startswith("collecting 1/1 ")
+    bar = progress.Progress("collecting", 1)
+    bar.show(1)
+    bar.show(1)
+    said = capsys.readouterr().err
+    assert said.startswith("collecting 1/1 (100%)  ") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("seconds, text", [
