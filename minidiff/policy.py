@@ -36,7 +36,7 @@ class DiffusionPolicy:
 
     def plan(self, obs, rng):
         """obs (B, obs_horizon, S) -> actions (B, H, D). rng: has standard_normal."""
-        frame = frame_of(self.task, obs)
+        frame = self._frame(obs)
         *_, x0 = self._chain(obs, frame, rng)
         plan = self.normaliser.denormalise(x0, frame)
         if not np.isfinite(plan).all():
@@ -45,17 +45,21 @@ class DiffusionPolicy:
 
     def denoise(self, obs, rng):
         """The same plans as they form: yields actions (B, H, D) at each step of the chain."""
-        frame = frame_of(self.task, obs)
+        frame = self._frame(obs)
         for x in self._chain(obs, frame, rng):
             yield self.normaliser.denormalise(x, frame)
 
-    def _chain(self, obs, frame, rng):
-        """x_T, .., x_0 (B, H, D), in the network's units, as the sampler yields them."""
+    def _frame(self, obs):
+        """The frame of observations; ValueError for those of another shape."""
         ranges = self.task.state_range
         S = obs.shape[-1] if ranges is None else len(ranges)
         if obs.shape[1:] != (self.obs_horizon, S):
             raise ValueError(f"this policy sees observations of shape (B, {self.obs_horizon}, {S}),"
                              f" not {obs.shape}")
+        return frame_of(self.task, obs)
+
+    def _chain(self, obs, frame, rng):
+        """x_T, .., x_0 (B, H, D), in the network's units, as the sampler yields them."""
         cond = self.normaliser.standardise(self.task.features(obs, frame))
         shape = len(obs), self.pred_horizon, len(self.normaliser.centre)
         rng = Tempered(rng, self.temperature)
@@ -91,13 +95,13 @@ def run_episode(policy, env, rng, seed=None, options=None, decide=None):
     """
     obs, info = env.reset(seed=seed, options=options)
     yield obs, 0.0, info
-    seen = [obs]
+    seen = [np.copy(obs)]  # the environment may go on in the same array
     while True:
         latest = history(seen, policy.obs_horizon)
         plan = decide(env, latest, rng) if decide else policy.plan(latest[None], rng)[0]
         for action in plan[:policy.action_horizon]:
             obs, reward, terminated, truncated, info = env.step(action)
-            seen.append(obs)
+            seen.append(np.copy(obs))
             yield obs, reward, info
             if terminated or truncated:
                 return
@@ -123,7 +127,7 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
     """The DiffusionPolicy of such contents. ValueError where they do not fit together."""
     if meta.get("task") != task.name:
         raise ValueError(f"a policy for the task '{meta.get('task')}', not for '{task.name}'; "
-                         "train.py and eval.py take another --task")
+                         "name its own task by --task (train.py, eval.py)")
     config = config_of(meta)
     check_progress(meta, config)
     if sampler is ancestral_sampling and config.objective not in LOSSES:

@@ -202,10 +202,11 @@ def test_horizons_that_do_not_fit_together_are_refused_in_words(tiny_policy, opt
         tiny_policy(**options)
 
 
-def test_observations_of_another_horizon_are_refused_in_words(tiny_policy):
-    said = r"observations of shape \(B, 2, 5\), not \(3, 1, 5\)"
+@pytest.mark.parametrize("horizon, width", [(1, 5), (2, 6)])
+def test_observations_of_another_shape_are_refused_in_words(horizon, width, tiny_policy):
+    said = rf"observations of shape \(B, 2, 5\), not \(3, {horizon}, {width}\)"
     with pytest.raises(ValueError, match=said):
-        tiny_policy().plan(np.zeros((3, 1, 5)), np.random.default_rng(0))
+        tiny_policy().plan(np.zeros((3, horizon, width)), np.random.default_rng(0))
 
 
 # ---- an episode ----------------------------------------------------------------------------------
