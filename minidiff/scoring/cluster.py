@@ -30,9 +30,9 @@ def executor(address, count, task=None):
 class Cluster(concurrent.futures.Executor):
     """The workers that a dask scheduler has, for use in a `with` block.
 
-    What a worker does that dies is done again by another, with the same result. A future raises
-    BrokenExecutor where three workers died of its task, or where the scheduler is gone. ValueError
-    where there is no scheduler or no worker.
+    The work of a worker that dies is done again by another, with the same result. A future raises
+    BrokenExecutor where several workers have died of its task (dask's allowed-failures), or where
+    the scheduler is gone. ValueError where there is no scheduler or no worker.
     """
 
     def __init__(self, address, task=None):
@@ -78,8 +78,9 @@ class Cluster(concurrent.futures.Executor):
 
 
 def homes(task):
-    """The modules, outside minidiff and what is installed, that the functions of a task are in."""
-    names = {getattr(part, "__module__", None) for part in task if callable(part)}
+    """The modules of a task's functions, but for those of minidiff and of installed packages."""
+    parts = [getattr(part, "func", part) for part in task if callable(part)]  # of a partial
+    names = {getattr(part, "__module__", None) for part in parts}
     modules = [sys.modules[name] for name in names if name in sys.modules]
     installed = (sys.prefix, sys.base_prefix)
     return [module for module in modules if module.__name__.partition(".")[0] != "minidiff"
@@ -87,7 +88,7 @@ def homes(task):
 
 
 def hand_over(remote, future):
-    """What a call on the cluster has come to, as that of the future that stands for it here."""
+    """The outcome of a call on the cluster becomes that of the future that stands for it here."""
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -108,7 +109,7 @@ def carry_out(call):
 
 
 def versions():
-    """Of what decides a result, by name; None for what is not installed."""
+    """The versions of what decides a result, by name; None for what is not installed."""
     found = {"minidiff": __version__}
     for name in ("numpy", "pymunk"):
         try:

@@ -69,7 +69,7 @@ class Track:
 def numbers(obs):
     """An observation as a row of numbers (S,)."""
     try:
-        return np.ravel(np.asarray(obs, np.float64))
+        return np.array(obs, np.float64).ravel()  # a copy: a world may go on in the same array
     except (TypeError, ValueError):
         raise ValueError(f"the environment's observation is a {type(obs).__name__}, not an array "
                          "of numbers: let make_env put them side by side") from None

@@ -41,15 +41,15 @@ def summary(episodes, score_range=(0.0, 1.0)):
     """The figures of a score sheet, with 95 % intervals for score and success, as a dictionary.
 
     score_range: the least and the highest score that is possible, None where nobody knows.
-    `steps_to_success` and `decision_ms` are medians, None where there is nothing to take one of;
-    so is what concerns success where the environment does not tell.
+    `steps_to_success` and `decision_ms` are medians, None where there is nothing to take one of.
+    An episode that does not tell is no success; if none tells, `success` is None.
     """
     n = len(episodes)
     seeds = [e.seed for e in episodes]
     scores = np.array([e.score for e in episodes])
     steps = [e.steps for e in episodes if e.success]
     successes = len(steps)
-    told = n and episodes[0].success is not None
+    told = any(e.success is not None for e in episodes)
     times = [e.decision_ms for e in episodes if e.decision_ms is not None]
     return {
         "n": n,
@@ -88,8 +88,8 @@ def compare(a, b):
 
     a, b: lists of Episodes. They are paired by seed, so the difficulty of a start cancels out.
     `only_a` and `only_b` count the seeds at which one succeeds alone, `p` is the exact McNemar test
-    of their being equally frequent. An episode that does not tell counts as no success. ValueError
-    where no seed is in both.
+    of their being equally frequent. An episode that does not tell counts as no success; if none
+    tells, `success` is None. ValueError where no seed is in both.
     """
     by_seed = {e.seed: e for e in a}
     pairs = [(by_seed[e.seed], e) for e in b if e.seed in by_seed]
@@ -97,6 +97,7 @@ def compare(a, b):
         raise ValueError("the two have no seed in common, so there is nothing to compare")
     scores = np.array([y.score - x.score for x, y in pairs])
     bounded = all(0 <= e.score <= 1 for pair in pairs for e in pair)
+    told = any(e.success is not None for pair in pairs for e in pair)
     successes = np.array([float(bool(y.success)) - float(bool(x.success)) for x, y in pairs])
     only_a = int((successes < 0).sum())
     only_b = int((successes > 0).sum())
@@ -104,7 +105,7 @@ def compare(a, b):
         "n": len(pairs),
         "score": float(scores.mean()),
         "score_ci95": list(mean_interval(scores, (-1.0, 1.0) if bounded else None)),
-        "success": float(successes.mean()),
+        "success": float(successes.mean()) if told else None,
         "success_ci95": list(betting_interval(successes, -1.0, 1.0)),
         "only_a": only_a,
         "only_b": only_b,
@@ -115,14 +116,15 @@ def compare(a, b):
 # ---- intervals -----------------------------------------------------------------------------------
 
 def mean_interval(values, value_range):
-    """A 95 % interval for the mean -> low, high. value_range: of what is possible, low and high.
+    """A 95 % interval for the mean -> low, high; ValueError for a value beyond value_range.
 
-    None, where nobody knows the range: the mean +- 1.96 standard errors. That needs many values,
-    and none that is rare and far from the others.
+    value_range: the lowest and the highest possible value. None, where nobody knows: the interval
+    is the mean +- 1.96 standard errors, which is right for many values without rare outliers.
     """
     if value_range:
         low, high = value_range
-        if min(values) < low or max(values) > high:
+        rounding = 1e-9 * (high - low)
+        if min(values) < low - rounding or max(values) > high + rounding:
             raise ValueError(f"scores from {min(values):.6g} to {max(values):.6g} lie beyond the "
                              f"task's score_range, {low} to {high}")
         return betting_interval(values, *value_range)

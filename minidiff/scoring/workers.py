@@ -111,7 +111,7 @@ class Workers(concurrent.futures.Executor):
 def awaited(future, meanwhile=None):
     """The result of a future of any executor; Stopped if a signal comes first (stopping.py).
 
-    meanwhile: is called again and again while it is not there.
+    meanwhile(): called every PATIENCE seconds until the result is there.
     """
     while not concurrent.futures.wait([future], PATIENCE).done:
         stopping.safe_point()

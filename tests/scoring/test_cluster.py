@@ -7,7 +7,9 @@ from minidiff.scoring.workers import Workers
 from minidiff.training import Config, Trainer
 
 import concurrent.futures
+import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +76,16 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(address, tmp_path, 
         assert [future.result(60) for future in futures] == [0, 1, 4, 9, 16, 25]
 
 
+def test_a_worker_with_other_versions_is_warned_about(address, monkeypatch, capsys):
+    with cluster.Cluster(address):
+        assert capsys.readouterr().out == ""
+    monkeypatch.setattr(cluster, "__version__", "9")
+    with cluster.Cluster(address):
+        first, *_ = capsys.readouterr().out.splitlines()
+    assert re.match("warning: tcp://.* has {'minidiff': '0.*, this machine {'minidiff': '9'", first)
+    assert first.endswith(": results may differ in their last digits")
+
+
 def fail():
     raise ZeroDivisionError("as asked")
 
@@ -122,6 +134,30 @@ def test_where_nobody_is_there_it_is_said_before_the_work(monkeypatch):
             cluster.Cluster(empty.scheduler_address)
 
 
+class Remote:
+    """What a scheduler that has gone makes of a call."""
+
+    def result(self):
+        raise concurrent.futures.CancelledError("lost-scheduler")
+
+
+def test_what_a_lost_scheduler_takes_along_is_broken():
+    pytest.importorskip("distributed")
+    wanted, unwanted = concurrent.futures.Future(), concurrent.futures.Future()
+    unwanted.cancel()
+    for future in (wanted, unwanted):
+        cluster.hand_over(Remote(), future)
+    with pytest.raises(concurrent.futures.BrokenExecutor, match="the cluster has lost it: lost-s"):
+        wanted.result(0)
+    assert unwanted.cancelled()
+
+
+def test_a_cluster_is_left_at_the_end_of_the_block(address):
+    with cluster.Cluster(address) as executor:
+        assert executor.client.status == "running"
+    assert executor.client.status == "closed"
+
+
 def test_without_dask_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ValueError, match=r"pip install 'minidiff\[dask\]'"):
@@ -133,3 +169,4 @@ def test_without_dask_it_says_what_to_install(monkeypatch):
 def test_of_a_task_only_what_is_not_installed_travels_with_it():
     assert cluster.homes(wall.TASK) == []
     assert cluster.homes((slow, sum, len, 3, os.path.join)) == [sys.modules[__name__]]
+    assert cluster.homes((functools.partial(slow, 3),)) == [sys.modules[__name__]]

@@ -45,6 +45,15 @@ def test_a_score_takes_the_seeds_for_tuning_on_as_many_cores_as_help(episodes, w
     assert f"scoring (ddim) {episodes}/{episodes} " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_a_score_has_the_range_of_its_task(early, scored, monkeypatch):
+    monkeypatch.setattr(POLICY, "task", TASK._replace(score_range=(-9.0, -2.0)))
+    played = [Episode(5000, -5.0, None, 9, 0.5)]
+    summary, _ = scored(rollout.Unfinished("stopped", played) if early else played, 50)
+    low, high = summary["score_ci95"]
+    assert -9 <= low < -5 < high <= -2
+
+
 def test_a_score_that_ends_early_is_of_what_is_over_and_says_why(scored):
     played = [Episode(5000, 0.5, False, 9, 0.5)]
     summary, _ = scored(rollout.Unfinished("stopped", played), 50)

@@ -70,7 +70,7 @@ def test_a_comparison_knows_the_range_of_scores_between_0_and_1(least, most, bou
 
 
 def test_scores_of_any_size_are_compared_by_their_standard_error(tmp_path):
-    a = [Episode(k, -100.0 - k, None, 9, 0.0) for k in range(9)]
+    a = [Episode(k, -100.0 - k, None, 9, -1.0) for k in range(9)]
     b = [Episode(k, -100.0 + k, None, 9, 0.0) for k in range(9)]
     d = scores.compare(a, b)
     half = 1.96 * np.std(2 * np.arange(9)) / 3
@@ -78,6 +78,29 @@ def test_scores_of_any_size_are_compared_by_their_standard_error(tmp_path):
     assert (d["only_a"], d["only_b"]) == (0, 0)
     paths = [write(tmp_path / "a.json", a), write(tmp_path / "b.json", b)]
     compare.main(paths)  # such sheets are read, too
+
+
+def test_where_some_episodes_tell_of_success_the_others_are_none():
+    told = [Episode(0, 0.0, None, 9, 0.0), Episode(1, 1.0, True, 4, 1.0)]
+    s = scores.summary(told)
+    assert s["success"] == 0.5 and s["steps_to_success"] == 4
+
+
+def test_a_score_may_be_beyond_its_range_by_rounding():
+    above = sum([0.05] * 20)
+    assert above > 1
+    low, high = scores.summary([Episode(0, above, None, 20, 0.05)] * 9)["score_ci95"]
+    assert 0.5 < low < high == pytest.approx(1)
+
+
+def test_sheets_that_tell_nothing_of_success_are_compared_by_score():
+    a, b = ([Episode(seed, score + seed / 8, None, 9, -1.0) for seed in range(2)]
+            for score in (-0.5, 0.25))
+    difference = scores.compare(a, b)
+    assert (difference["score"], difference["score_ci95"]) == (0.75, [0.75, 0.75])
+    assert difference["success"] is None
+    assert compare.sentence("a", "b", difference).splitlines()[1:] == [
+        "score +0.7500, 95 % CI [+0.7500, +0.7500]"]
 
 
 def test_the_cost_of_decisions_is_summed_up_where_there_is_one():

@@ -90,6 +90,15 @@ def test_what_is_reported_is_here_before_the_function_ends():
             worker.process.kill()
 
 
+def test_a_signal_ends_the_waiting_for_a_future_of_any_executor(monkeypatch):
+    looks = iter([1, 2])
+    monkeypatch.setattr(stopping, "asked", lambda: next(looks, 3) == 3)
+    never = iter([1, 2])
+    with pytest.raises(stopping.Stopped):
+        workers.awaited(concurrent.futures.Future(), lambda: next(never))
+    assert list(never) == []
+
+
 def test_reports_of_others_go_nowhere():
     assert report_and_wait([1, 2], 0) == "done"
     with concurrent.futures.ThreadPoolExecutor(1) as executor:

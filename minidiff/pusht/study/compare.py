@@ -37,12 +37,14 @@ def read(path):
 
 def sentence(a, b, difference):
     """What scores.compare found, in words; a and b are the names of the two."""
-    score, points = difference["score"], 100 * difference["success"]
-    score_low, score_high = difference["score_ci95"]
+    low, high = difference["score_ci95"]
+    said = (f"{b} compared with {a}, {difference['n']} episodes in both:\n"
+            f"score {difference['score']:+.4f}, 95 % CI [{low:+.4f}, {high:+.4f}]")
+    if difference["success"] is None:
+        return said
     low, high = difference["success_ci95"]
-    return (f"{b} compared with {a}, {difference['n']} episodes in both:\n"
-            f"score {score:+.4f}, 95 % CI [{score_low:+.4f}, {score_high:+.4f}]\n"
-            f"success {points:+.1f} points, 95 % CI [{100 * low:+.1f}, {100 * high:+.1f}]   "
+    return (f"{said}\nsuccess {100 * difference['success']:+.1f} points, "
+            f"95 % CI [{100 * low:+.1f}, {100 * high:+.1f}]   "
             f"(only {a} succeeds: {difference['only_a']}, only {b}: {difference['only_b']}; "
             f"exact McNemar p = {difference['p']:.3g})")
 
