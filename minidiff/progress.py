@@ -3,6 +3,7 @@ import contextlib
 import errno
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -65,7 +66,7 @@ class Progress:
 
 
 class Table:
-    """A table in a .csv file that grows with a run; rows that lie after step `done` are dropped.
+    """A table in a .csv file that grows with a run; rows after step `done` and parts of rows go.
 
     The first of the columns is the step.
     """
@@ -73,15 +74,15 @@ class Table:
     def __init__(self, path, columns, done=0):
         self.path = path
         rows = path.read_text(encoding="utf-8").splitlines()[1:] if done and path.exists() else []
-        steps = [row.partition(",")[0] for row in rows]
-        kept = [row for row, n in zip(rows, steps) if n.isdigit() and int(n) <= done]
+        whole = [row for row in rows if re.fullmatch(r"\d+" + "(,[^,]*)" * (len(columns) - 1), row)]
+        kept = [row for row in whole if int(row.partition(",")[0]) <= done]
         path.write_text("\n".join([",".join(columns), *kept, ""]), encoding="utf-8")
 
-    def add(self, *values):
-        """One more row, of numbers with six digits; None and NaN leave a gap."""
+    def add(self, step, *values):
+        """One more row; its values have six digits, and None and NaN leave a gap."""
         row = ["" if value is None or math.isnan(value) else f"{value:.6g}" for value in values]
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(",".join(row) + "\n")
+            file.write(",".join([str(step), *row]) + "\n")
 
 
 def duration(seconds):

@@ -366,8 +366,15 @@ def test_a_table_grows_row_by_row_and_drops_what_is_done_again(tmp_path):
     table.add(2, float("nan"), 1e-9)
     table.add(30, 2.0, 1)
     assert path.read_text() == "step,loss,score\n1,0.123457,\n2,,1e-09\n30,2,1\n"
-    path.write_text(path.read_text() + "3")  # killed in the middle of a row
+    path.write_text(path.read_text() + "2,0.1")  # killed in the middle of a row
     progress.Table(path, ("step", "loss", "score"), done=2).add(3, 0, 0)
     assert path.read_text() == "step,loss,score\n1,0.123457,\n2,,1e-09\n3,0,0\n"
     progress.Table(path, ("step", "loss"))
     assert path.read_text() == "step,loss\n"
+
+
+def test_a_table_of_a_million_steps_goes_on(tmp_path):
+    path = tmp_path / "log.csv"
+    progress.Table(path, ("step", "loss")).add(1_234_567, 0.5)
+    progress.Table(path, ("step", "loss"), done=2_000_000)
+    assert path.read_text() == "step,loss\n1234567,0.5\n"
