@@ -16,7 +16,7 @@ tuning (the demonstrations that come with minidiff start from seeds below 3000),
 
 Ctrl-C ends it with the figures of the episodes that are over, marked as incomplete.
 
-To watch a policy, film it, or compare two of --json: python -m minidiff.pusht
+To watch a policy, film it, or compare two files of --json: python -m minidiff.pusht
 """
 import signal
 
@@ -36,7 +36,7 @@ from minidiff.pusht.study.candidates import BestOf
 from minidiff.pusht.study.disturbances import DisturbedEnv
 from minidiff.scoring import scores
 from minidiff.scoring.cluster import executor
-from minidiff.scoring.rollout import CHUNK, Unfinished, evaluate, numbers
+from minidiff.scoring.rollout import CHUNK, Unfinished, blaming_the_world, evaluate, numbers
 
 import functools
 import math
@@ -65,13 +65,13 @@ def parse_arguments():
         help="an episode ends after so many steps, or with success (default: 300 in PushT, else "
              "the task decides)")
     add("--task", type=options.named, metavar="NAME",
-        help="what the policy was trained for: as for train.py (default: PushT)")
+        help="the task that RUN was trained for, named as for train.py (default: PushT)")
     add("--seeding", choices=("legacy", "modern"), default="legacy",
         help="how a seed becomes a start; published seeds are legacy (default: legacy)")
     add("--workers", type=options.bounded(int, 1, 1000), default=os.cpu_count(), metavar="N",
         help="processes; the scores do not depend on it (default: one for each core)")
     add("--scheduler", type=options.named, metavar="ADDRESS",
-        help="instead: the workers of a dask.distributed cluster, tcp://HOST:8786")
+        help="instead of --workers: those of a dask.distributed cluster, at tcp://HOST:8786")
 
     options.add_arguments(parser)
 
@@ -106,14 +106,14 @@ def parse_arguments():
 
     add = parser.add_argument_group("output").add_argument
     add("--json", metavar="FILE", type=options.named,
-        help="write every episode and the summary to FILE, in place of an older one of this kind")
+        help="write every episode and the summary to FILE; of older files only one that eval.py "
+             "wrote is replaced")
     args = parser.parse_args()
     if args.task and not args.run:
-        parser.error("--task: which run is to be scored? Name its folder, too")
+        parser.error("--task: name the folder of the run that is to be scored, too")
     for name in PUSHT_ONLY if args.task else ():
         if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name.replace('_', '-')} is of PushT's world: leave it out with "
-                         "--task")
+            parser.error(f"--{name.replace('_', '-')} is for PushT alone: leave it out with --task")
     return args
 
 
@@ -201,8 +201,10 @@ def main():
 
 def plan_ms(policy):
     """The time of one plan for one observation: the median of five, in milliseconds."""
-    state, _ = policy.task.make_env().reset(seed=0)
-    obs = np.repeat(numbers(state)[None, None], policy.obs_horizon, 1)  # (1, obs_horizon, S)
+    env = policy.task.make_env()
+    with blaming_the_world(policy.task, 0, 0):
+        state = numbers(env.reset(seed=0)[0])
+    obs = np.repeat(state[None, None], policy.obs_horizon, 1)  # (1, obs_horizon, S)
     times = []
     for _ in range(5):
         started = time.perf_counter()

@@ -3,14 +3,14 @@
     python train.py                                 the main job: train, score the policy, draw
     python train.py --demos FILE ...                learn from other demonstrations
     python train.py --net conv                      the convolutional denoiser instead of the MLP
-    python train.py --task minidiff/wall.py         another task: a file of yours, or Pendulum-v1 ..
+    python train.py --task minidiff/wall.py         another task: your own file, or Pendulum-v1, ..
     python train.py --resume runs/pusht-mlp-0       continue a stopped run, to the same weights
     python train.py --resume runs/pusht-mlp-0 --steps 7000        make a run longer
     python train.py --init runs/pusht-mlp-0 --demos FILE          go on from its weights: fine-tune
 
 Each run has a folder: config.json, checkpoint.npz (all that --resume needs), policy.npz (all that
-eval.py needs: the averaged weights), log.csv (a row for each hundredth of the run), scores.json,
-loss.png and rollouts.png.
+eval.py needs: the averaged weights), log.csv (a row for each hundredth of the run and for each
+score), scores.json, loss.png and rollouts.png.
 """
 import signal
 
@@ -54,7 +54,7 @@ def held_folder(args, task, config):
     """The run's folder, into which nobody else writes meanwhile: a context manager."""
     if args.resume:
         if not Path(args.resume).is_dir():
-            raise FileNotFoundError(f"{args.resume}: there is no such run")
+            raise FileNotFoundError(f"{args.resume}: there is no such folder of a run")
         return folders.hold(args.resume)
     if args.out:
         return folders.hold_new(args.out)
@@ -130,17 +130,15 @@ def prepared(config, task, data, init):
     try:
         return Trainer(config, task, data, loss, init)
     except Exception as error:
+        other = " or the weights of --init" if init else ""
         raise ValueError(f"the features or the frame of the task '{task.name}' do not fit its "
-                         f"demonstrations: {stopping.located(error)}") from error
+                         f"demonstrations{other}: {stopping.located(error)}") from error
 
 
 def demonstrations(task, notes):
     """What is learned from -> Demos, and a word on the idle rows among them."""
-    own = None
     there = callable(task.demos) or task.demos and Path(task.demos).exists()
-    if there or not notes["demos"]:
-        own = demos.own(task)
-    data = own
+    data = own = demos.own(task) if there or not notes["demos"] else None
     if notes["demos"]:
         data = demos.join([formats.load(file, task, own) for file in notes["demos"]])
     idle = f"{formats.idle(data).mean():.1%} of the rows are idle"
@@ -264,10 +262,11 @@ def draw(path, untrained, trained, episodes):
     seeds = range(SCORE_SEED, SCORE_SEED + episodes)
     if trained.task is PUSHT:
         films.film(path, trained, seeds, before=untrained)
-    elif hasattr(trained.task.make_env(), "render"):
-        films.rendered(path, untrained, trained, seeds)
     else:
-        return say("no film: the task's world has no render()")
+        env = trained.task.make_env()
+        if not (hasattr(env, "render") and getattr(env, "render_mode", "any")):
+            return say("no film: the task's world has no render(), or its render_mode is None")
+        films.rendered(path, untrained, trained, seeds)
     say(f"picture: {path} (before and after training)")
 
 
@@ -295,7 +294,8 @@ def parse_arguments():
              "that come with the task)")
     add("--task", type=options.named, metavar="NAME",
         help="what is to be learned: a Python file or module with TASK = minidiff.demos.Task(...), "
-             "or an environment of Gymnasium (default: PushT)")
+             "or an environment of Gymnasium; it may have other defaults than those that stand "
+             "here (default: PushT)")
     add_fields(add, "steps", "net", "seed")
     add("--out", metavar="FOLDER", type=options.named,
         help="the run's folder (default: runs/TASK-NET-SEED, with a number behind it if that holds "
@@ -303,7 +303,7 @@ def parse_arguments():
     add("--resume", metavar="FOLDER", type=options.named,
         help="continue the run in FOLDER, with its own config; --steps makes it longer")
     add("--init", metavar="RUN", type=absolute,
-        help="start from the weights of RUN, with its network, instead of random ones")
+        help="start from the weights of RUN, not from random ones, with its network and its units")
 
     add = parser.add_argument_group("method").add_argument
     add_fields(add, "objective", "weight", "T", "schedule", "precondition", "clip", "drop_cond")
@@ -314,16 +314,16 @@ def parse_arguments():
     add = parser.add_argument_group("what is drawn from the demonstrations").add_argument
     add_fields(add, "finish", "relabel")
     add("--drop-idle", action="store_true",
-        help="leave out the idle rows: those in which no number of the state has moved by more "
-             "than 1 %% of its standard deviation since the last row that is not idle, but for the "
-             "first and last of an episode (default: they are learned as others)")
+        help="leave out idle rows, but for the first and last of an episode; a row is idle if no "
+             "number of the state has moved by more than 1 %% of its standard deviation since the "
+             "last row that was kept (default: all are learned)")
 
     add = parser.add_argument_group("run").add_argument
     add("--score-episodes", type=options.bounded(int, 0, 1_000_000), default=50, metavar="N",
-        help=f"episodes, from seed {SCORE_SEED}, that score the policy at the end; 0 for "
-             "none (default: 50)")
+        help=f"episodes, from seed {SCORE_SEED} on, that score the policy after its training; 0 "
+             "for none (default: 50)")
     add("--score-every", type=options.bounded(int, 0, 10**9), default=0, metavar="N",
-        help="score it during the training, too, after each so many steps (default: 0, never)")
+        help="score it every N steps during the training, too; 0 for never (default: 0)")
     add("--save-every", type=options.bounded(int, 1, 10**9), default=1000, metavar="N",
         help="steps between checkpoints (default: 1000)")
     args = parser.parse_args()
@@ -361,7 +361,8 @@ def like(run, given):
     fields = {name: getattr(config, name) for name in NETWORK}
     for name, value in given.items():
         if fields.get(name, value) != value:
-            raise ValueError(f"{flag(name)} {value}: the weights of {run} have {fields[name]}")
+            raise ValueError(f"{flag(name)}: the weights of {run} were trained with "
+                             f"{fields[name]}, not with {value}; leave it out")
     return fields
 
 

@@ -370,7 +370,7 @@ def test_help_explains_every_flag():
     ("--demos d.npz --blocks 1000000000000", "--blocks must be at most 1000, not"),
     ("--demos d.npz --width 8000 --blocks 900", "parameters is too large: at most 67,108,864"),
     ("--demos d.npz --out notes.txt", "notes.txt"),
-    ("--resume nowhere", "train.py: nowhere: there is no such run"),
+    ("--resume nowhere", "train.py: nowhere: there is no such folder of a run"),
     ("--resume broken", "train.py: broken/checkpoint.npz: this is not a minidiff checkpoint"),
     ("--resume broken --lr 1", "--resume goes on with the run's own config and folder; it takes "
                                "no --lr"),

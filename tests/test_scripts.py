@@ -1,5 +1,5 @@
 """train.py and eval.py in process: what they hand on, say and leave behind."""
-from minidiff import checkpoint, demos, policy, stopping
+from minidiff import checkpoint, demos, policy, stopping, wall
 from minidiff.beyond import SAMPLERS, formats
 from minidiff.optim import learning_rate
 from minidiff.pusht import SHIPPED_POLICY
@@ -11,7 +11,7 @@ from minidiff.pusht.view import charts, films
 from minidiff.scoring import rollout, scores
 from minidiff.scoring.rollout import Unfinished
 from minidiff.scoring.scores import Episode
-from minidiff.training import Config, Trainer
+from minidiff.training import NETWORK, Config, Trainer
 
 import contextlib
 import dataclasses
@@ -62,10 +62,11 @@ def evaluated(script, monkeypatch):
 
         monkeypatch.setattr(module, "evaluate", evaluate)
         monkeypatch.setattr(module, "executor", lambda address, count, task: (
-            contextlib.nullcontext(count)))
+            calls.append(task), contextlib.nullcontext(count))[1])
         monkeypatch.setattr(module, "plan_ms", lambda policy: 7.4 * (policy.task is PUSHT))
         module.main()
-        return calls[0]
+        assert calls[0] is calls[1].policy.task
+        return calls[1]
     return run
 
 
@@ -194,6 +195,33 @@ def test_eval_takes_the_least_of_everything(script):
     args = script("eval", *least, "--budget-ms", "0", "--seeding", "modern").parse_arguments()
     assert (args.budget_ms, args.seeding) == (0, "modern")
     assert (args.kick_block, args.obs_noise, args.json) == ((0, 0), 0, None)
+
+
+RETURNS = "import minidiff.wall\nTASK = minidiff.wall.TASK._replace(name='a', score_range=None)\n"
+
+
+def test_eval_knows_the_range_and_the_steps_of_another_task(evaluated, tmp_path, monkeypatch):
+    (tmp_path / "eval_returns.py").write_text(RETURNS)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    task = wall.TASK._replace(name="a")
+    trainer = Trainer(Config(steps=1, width=8, blocks=1, T=4), task, demos.own(task))
+    policy.save(tmp_path / "a.npz", trainer)
+    asked = "a.npz --task eval_returns.py --json b.json"
+    played = [Episode(5000, -3.0, None, 9, -1.0), Episode(5001, -5.0, None, 9, -1.0)]
+    assert evaluated(asked, played).policy.task.max_steps == wall.TASK.max_steps
+    assert evaluated(asked + " --max-steps 9", played).policy.task.max_steps == 9
+    assert json.loads(open("b.json").read())["summary"]["score"] == -4
+
+
+def test_eval_says_where_a_world_fails_before_the_episodes(script):
+    class Broken(wall.World):
+        def reset(self, **options):
+            raise KeyError("place")
+
+    broken = SimpleNamespace(task=wall.TASK._replace(make_env=Broken), obs_horizon=1)
+    with pytest.raises(ValueError, match="the world of the task 'wall' fails at its reset with seed"
+                                         r" 0: KeyError: 'place' \(test_scripts.py, line \d+\)$"):
+        script("eval").plan_ms(broken)
 
 
 def test_the_time_of_a_plan_is_the_median_of_five(script, monkeypatch):
@@ -356,10 +384,84 @@ def test_a_run_from_other_weights_takes_their_network(trained, capsys):
     assert meta["init"] == os.path.abspath("a") and meta["config"]["seed"] == 3
     (*_, film), *_ = trained("--resume", "b", "--steps", "7", "--score-episodes", "1")
     assert np.array_equal(checkpoint.load("b/checkpoint.npz")[0]["mean"], first["mean"])
-    with pytest.raises(ValueError, match="^--width 16: the weights of .*/a have 8$"):
+    with pytest.raises(ValueError, match="^--width: the weights of .*/a were trained with 8, not "
+                                         "with 16; leave it out$"):
         trained("--init", "a", "--width", "16")
     with pytest.raises(FileNotFoundError, match="nowhere: no such checkpoint"):
         trained("--init", "nowhere")
+
+
+OTHERS = ("--objective hybrid --net conv --no-precondition --obs-horizon 2 --pred-horizon 5 "
+          "--clip 3 --schedule linear --T 6 --score-episodes 0").split()
+
+
+def test_other_weights_bring_all_that_their_network_depends_on(trained):
+    trained("--out", "a", *OTHERS)
+    trained("--out", "b", "--init", "a", "--score-episodes", "0")
+    a, b = (json.loads(open(f"{name}/config.json").read()) for name in "ab")
+    assert [a[name] for name in NETWORK] == [b[name] for name in NETWORK] and b["outputs"] == 2
+    assert {name for name in a if a[name] == getattr(Config(), name, None)}.isdisjoint(NETWORK)
+
+
+def test_a_run_from_other_weights_goes_on_without_them(trained):
+    trained("--out", "a", "--score-episodes", "0", "--steps", "9")
+    trained("--out", "b", "--score-episodes", "0", "--init", "a")
+    os.rename("a", "gone")
+    trained("--resume", "b", "--score-episodes", "0", "--steps", "6")
+    means = [checkpoint.load(f"{name}/checkpoint.npz")[0]["mean"] for name in ("gone", "b")]
+    assert np.array_equal(*means)
+
+
+def test_other_weights_count_more_than_the_recipe_of_the_task(script):
+    config = Config(**wall.TASK.recipe | {"T": 4, "width": 8, "steps": 1})
+    trainer = Trainer(config, wall.TASK, demos.own(wall.TASK))
+    policy.save("a.npz", trainer)
+    arguments = ["--task", "minidiff.wall", "--init", "a.npz"]
+    _, _, config = script("train", *arguments).parse_arguments()
+    assert (config.T, config.width, config.steps) == (4, 8, wall.TASK.recipe["steps"])
+
+
+def test_the_command_that_goes_on_has_the_task_and_the_scores(script):
+    module = script("train", "--resume", "a b", "--task", "minidiff.wall", "--score-every", "7")
+    args, _, _ = module.parse_arguments()
+    assert module.again(args, "a b") == ("python train.py --resume 'a b' --task minidiff.wall "
+                                         "--score-every 7")
+
+
+def test_what_a_run_leaves_out_of_its_tasks_own_demonstrations_is_known(trained, script):
+    trained("--out", "a", "--score-episodes", "0")
+    _, meta = checkpoint.load("a/checkpoint.npz")
+    meta |= {"demos": [], "drop_idle": True, "init": "b"}
+    notes, config = script("train").resumed("a", PUSHT, meta, None)
+    assert notes == {"demos": [], "drop_idle": True, "init": "b"} and config.steps == 4
+
+
+def test_a_score_that_is_incomplete_leaves_a_gap_in_the_log(trained, capsys):
+    outcomes = [{"n": 0, "incomplete": "1 of 2"}]
+    over = {"n": 0, "score": 3, "success": None}
+    trained("--out", "a", "--score-every", "2", "--score-episodes", "2",
+            score=lambda name: outcomes.pop() if outcomes else over)
+    rows = [row.split(",")[-2:] for row in open("a/log.csv").read().splitlines()]
+    assert rows[1:] == [["", ""], ["", ""], ["", ""], ["3", ""]]
+
+
+class Unseen(wall.World):
+    """A world as Gymnasium makes it where nobody asks for pictures."""
+    render_mode = None
+
+    def render(self):
+        raise NotImplementedError
+
+
+def test_a_world_that_renders_nothing_is_not_filmed(script, monkeypatch, capsys):
+    filmed = []
+    monkeypatch.setattr(films, "rendered", lambda *given: filmed.append(given))
+    module = script("train")
+    for world in (Unseen, object, wall.World):
+        module.draw("a.png", None, SimpleNamespace(task=wall.TASK._replace(make_env=world)), 2)
+    assert [list(given[-1]) for given in filmed] == [[5000, 5001]]
+    said = "no film: the task's world has no render(), or its render_mode is None\n"
+    assert capsys.readouterr().out.startswith(2 * said + "picture: a.png ")
 
 
 def test_the_log_has_a_row_for_each_hundredth_and_for_each_score(trained, capsys):
@@ -474,7 +576,7 @@ def test_train_warns_where_actions_are_clipped(clip, warned, trained, monkeypatc
 
 
 @pytest.mark.parametrize("arguments, error, said", [
-    ("--resume nowhere", FileNotFoundError, "^nowhere: there is no such run$"),
+    ("--resume nowhere", FileNotFoundError, "^nowhere: there is no such folder"),
     ("--resume a --lr 1", SystemExit, "it takes no --lr\n$"),
     ("--resume a --demos b", SystemExit, "it takes no --demos\n$"),
     ("--resume a --drop-idle", SystemExit, "it takes no --drop-idle\n$"),

@@ -171,6 +171,42 @@ def test_an_environment_that_cannot_be_planned_is_refused_in_words(name, said):
         tasks.load(name)
 
 
+def test_an_environment_observes_and_acts_in_any_shape(monkeypatch):
+    gymnasium = pytest.importorskip("gymnasium")
+    spaces = gymnasium.spaces
+
+    class Square(gymnasium.Env):
+        metadata = {"render_modes": ["rgb_array"]}
+        observation_space = spaces.Dict(a=spaces.Box(-1, 1, (2, 3)), b=spaces.Discrete(2))
+        action_space = spaces.Box(-1, 1, (2, 2), np.float32)
+
+        def __init__(self, render_mode=None, dtype=np.float32):
+            self.render_mode = render_mode
+            self.action_space = spaces.Box(-1, 1, (2, 2), dtype)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return {"a": np.zeros((2, 3), np.float32), "b": 1}, {}
+
+        def step(self, action):
+            assert action.dtype == np.float32
+            return self.reset()[0], float(action[1, 0]), False, False, {}
+
+    for name, options in (("mine/Square-v0", {}), ("Whole-v0", {"dtype": np.int64})):
+        gymnasium.register(name, Square, max_episode_steps=7, kwargs=options)
+    try:
+        task = tasks.load("mine/Square-v0")
+        env = task.make_env()
+        assert (task.name, task.max_steps, env.render_mode) == ("mine-Square-v0", 7, "rgb_array")
+        assert rollout.numbers(env.reset(seed=0)[0]).shape == (8,)
+        assert env.step(np.array([0.1, 0.2, 0.3, 4]))[1] == np.float32(0.3)
+        with pytest.raises(ValueError, match="Whole-v0: its actions are Box.* a Box of floats"):
+            tasks.load("Whole-v0")
+    finally:
+        for name in ("mine/Square-v0", "Whole-v0"):
+            del gymnasium.registry[name]
+
+
 # ---- from end to end -----------------------------------------------------------------------------
 
 SMALL = "--steps 20 --width 8 --blocks 1 --T 4 --score-episodes 2".split()
@@ -200,15 +236,16 @@ def test_another_task_is_trained_scored_drawn_resumed_and_evaluated(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, said", [
-    ("--kick-agent 3", "--kick-agent is of PushT's world: leave it out with --task"),
-    ("--candidates 3", "--candidates is of PushT's world"),
-    ("--queue hold", "--queue is of PushT's world")])
+    ("--kick-agent 3", "--kick-agent is for PushT alone: leave it out with --task"),
+    ("--estimate 1", "--estimate is for PushT alone"),
+    ("--candidates 3", "--candidates is for PushT alone"),
+    ("--queue hold", "--queue is for PushT alone")])
 def test_what_is_of_pushts_world_is_refused_elsewhere(arguments, said, tmp_path):
     pytest.importorskip("pymunk")
     refused = run(tmp_path, "eval.py", "a", "--task", "minidiff.wall", *arguments.split())
     assert refused.returncode == 2 and said in refused.stderr
     nothing = run(tmp_path, "eval.py", "--task", "minidiff.wall")
-    assert "--task: which run is to be scored? Name its folder, too" in nothing.stderr
+    assert "--task: name the folder of the run that is to be scored, too" in nothing.stderr
 
 
 WALL = (ROOT / "minidiff" / "wall.py").read_text(encoding="utf-8")
@@ -238,10 +275,11 @@ def returns(text):
      "the features or the frame of the task 'wall' do not fit its demonstrations: IndexError"),
     (("return {\"state\"", "return [], {\"state\""), "should return arrays by name, not tuple"),
     (("\"steps\": 2000", "\"stepps\": 2000"), "got an unexpected keyword argument 'stepps'"),
-    (("\"T\": 50", "\"T\": 0"), "the score_range of its TASK: --T must be at least 1, not 0"),
-    (("(0.0, 1.0)", "7"), "the recipe or the score_range of its TASK: "),
-    (("(0.0, 1.0)", "(1.0, 0.0)"), "the recipe or the score_range of its TASK: "),
-], ids=range(14))
+    (("\"T\": 50", "\"T\": 0"), "score_range of its TASK: --T must be at least 1, not 0"),
+    (("(0.0, 1.0)", "7"), "the recipe or score_range of its TASK: "),
+    (("(0.0, 1.0)", "(1.0, 0.0)"), "(1.0, 0.0) must be finite, the lower number first"),
+    (("(0.0, 1.0)", "(0, np.inf)"), "score_range (0, inf) must be finite, the lower"),
+], ids=range(15))
 def test_what_is_wrong_with_a_task_is_said_before_the_training(change, said, written, tmp_path,
                                                                monkeypatch, capsys):
     """In process; the file is as the wall's, but for one place."""
@@ -264,6 +302,17 @@ def test_a_world_that_fails_later_loses_no_step(written, tmp_path):
     assert failed.returncode == 1
     assert re.search(r"AssertionError: too far \(reach.py, line \d+\)\n$", failed.stderr)
     assert policy.read(tmp_path / "a")[1]["update"] == 400
+
+
+def test_weights_for_other_demonstrations_are_refused_in_words(written, tmp_path):
+    for name, columns in (("a", 1), ("b", 2)):
+        np.savez(tmp_path / f"{name}.npz", **wall.demonstrations(3) | {
+            "action": np.zeros((48, columns))})
+    path = written("from minidiff.demos import Task\nTASK = Task()\n")
+    first = run(tmp_path, "train.py", "--task", path, "--demos", "a.npz", "--out", "a", *SMALL)
+    assert first.returncode == 0
+    failed = run(tmp_path, "train.py", "--task", path, "--demos", "b.npz", "--init", "a")
+    assert "do not fit its demonstrations or the weights of --init: ValueError: " in failed.stderr
 
 
 def test_scores_beyond_the_range_of_the_task_are_refused():
@@ -299,7 +348,7 @@ def test_other_demonstrations_are_learned_where_the_tasks_own_are_missing(writte
 def test_a_task_without_a_world_is_trained_and_not_scored(written, tmp_path):
     path = written("from minidiff.demos import Task\nfrom minidiff.wall import demonstrations\n"
                    "TASK = Task(demos=demonstrations)\n")
-    done = run(tmp_path, "train.py", "--task", path, *SMALL)
+    done = run(tmp_path, "train.py", "--task", path, "--score-every", "5", *SMALL)
     assert done.returncode == 0 and "next:" not in done.stdout
     assert "the task 'reach' has no make_env, so its policies are not scored" in done.stdout
     failed = run(tmp_path, "eval.py", "runs/reach-mlp-0", "--task", path)
@@ -349,7 +398,8 @@ def test_a_longer_run_has_the_loss_by_t_at_the_steps_where_it_was(steps, stop, l
 def test_a_run_from_other_weights_starts_with_them_and_in_their_units():
     first = policy.from_trainer(trained(30))
     other = demos.check(wall.demonstrations(5, seed=1), wall.TASK)
-    second = Trainer(Config(**TINY, steps=10, seed=5), wall.TASK, other, init=first)
+    config = Config(**TINY, steps=10, seed=5, relabel=False)
+    second = Trainer(config, wall.TASK, other, init=first)
     for mine, theirs in zip(second.normaliser, first.normaliser):
         assert np.array_equal(mine, theirs)
     assert np.array_equal(second.net.theta, first.eps_theta.net.theta)

@@ -2,7 +2,7 @@
 
     load("reach.py")           the Task that stands in it as TASK
     load("mypackage.reach")    likewise
-    load("Pendulum-v1")        gymnasium.make("Pendulum-v1"), any with numbers as actions
+    load("Pendulum-v1")        any environment of Gymnasium whose actions are numbers
 """
 import functools
 import importlib
@@ -19,7 +19,7 @@ from ..training import Config
 
 
 def load(name):
-    """The Task of that name; it runs the code that it names. ValueError in words."""
+    """The Task of that name; the code of its file or module is run. ValueError where it is none."""
     if Path(name).is_file() and not name.endswith(".py"):
         raise ValueError(f"{name}: the name of a task's file must end in .py")
     if name.endswith(".py"):
@@ -37,9 +37,10 @@ def load(name):
     try:
         Config(**task.recipe)
         low, high = task.score_range or (0, 1)
-        assert low < high
-    except (AssertionError, TypeError, ValueError) as error:
-        raise ValueError(f"{name}: the recipe or the score_range of its TASK: {error}") from None
+        if not -np.inf < low < high < np.inf:
+            raise ValueError(f"score_range ({low}, {high}) must be finite, the lower number first")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: the recipe or score_range of its TASK: {error}") from None
     try:
         pickle.dumps(task)
     except Exception as error:
@@ -65,7 +66,7 @@ def from_file(path):
 
 
 def imported(module, name):
-    """A module. name: what errors call it."""
+    """Import a module; errors call it `name`."""
     try:
         return importlib.import_module(module)
     except Exception as error:
@@ -73,7 +74,7 @@ def imported(module, name):
 
 
 def of_gymnasium(name):
-    """The Task of an environment of Gymnasium: all that it observes, within its action's limits.
+    """The Task of an environment of Gymnasium: all that is observed, and actions within its limits.
 
     The score of an episode is its return, the sum of its rewards.
     """
@@ -97,7 +98,7 @@ def of_gymnasium(name):
 
 
 def made(name, **options):
-    """That environment; it observes a row of numbers, and actions are such rows."""
+    """That environment, in which observations and actions are rows of numbers."""
     import gymnasium
     env = gymnasium.wrappers.FlattenObservation(gymnasium.make(name, **options))
     within = functools.partial(fitted, env.action_space)

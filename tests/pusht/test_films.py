@@ -95,6 +95,46 @@ def test_a_strip_of_any_task_shows_what_its_world_renders(strips):
     assert rows[0][1][0][0].shape == (150, 300, 3)
 
 
+class Flickering(Shades):
+    """The same, drawn into one array, and what is carried out decides its shade."""
+    picture = np.zeros((4, 4, 3), np.uint8)
+
+    def step(self, action):
+        self.picture[:] = action[0]
+        return super().step(action)
+
+    def render(self):
+        return self.picture
+
+
+class Shade(Idle):
+    """Always does the same."""
+    task = Task("shades", make_env=Flickering, max_steps=3)
+
+    def __init__(self, shade):
+        self.shade = shade
+
+    def plan(self, obs, rng):
+        return np.arange(4.0)[:, None] + np.full((len(obs), 4, 2), self.shade)
+
+
+def test_a_strip_shows_each_policy_at_its_own_moments(strips):
+    films.rendered("film.png", Shade(10), Shade(20), [0], frames=9)
+    (_, rows), = strips
+    shades = [[int(picture.max()) for picture, _ in shown] for _, shown, _ in rows]
+    assert [row[1:] for row in shades] == [[10, 11, 12], [20, 21, 22]]
+    assert [footer.split("\n")[0] for *_, footer in rows] == ["before training", "after training"]
+
+
+@pytest.mark.parametrize("picture, said", [
+    (None, "NoneType"), (np.zeros((9, 9)), r"ndarray \(9, 9\)"),
+    (np.zeros((9, 9, 4)), r"ndarray \(9, 9, 4\)")])
+def test_what_a_world_renders_must_be_a_picture(picture, said, monkeypatch):
+    monkeypatch.setattr(Shades, "render", lambda self: picture)
+    with pytest.raises(ValueError, match=rf"\(height, width, 3\) uint8, not {said}"):
+        films.rendered("film.png", Idle(), Idle(), [0])
+
+
 def test_a_strip_can_show_a_policy_before_and_after_its_training(demos_file, strips):
     data = load_demos(demos_file, PUSHT)
     trainer = Trainer(Config(steps=20, width=16, blocks=1, T=6, batch=32, ema=0.5), PUSHT, data)
