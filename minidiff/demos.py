@@ -37,12 +37,14 @@ class Task(NamedTuple):
     Training and scoring:
 
     demos: the demonstrations to learn from by default: a file, or a function that returns the
-        arrays of one by name. None: the task has none.
+        arrays of such a file in a dictionary. None: the task has none.
     recipe: fields of Config, by name, in which this task's defaults differ from those of Config.
     action_horizon: how many actions of a plan are carried out before the next plan.
     make_env(): an environment: reset(seed=) -> obs, info; step(action) -> obs, reward, terminated,
-        truncated, info, as Gymnasium has them. None: there is none, and policies cannot be scored.
-    max_steps: an episode ends after so many, if the environment has not ended it. None: never.
+        truncated, info, as Gymnasium has them. info["is_success"], if it is there, says whether
+        the task is solved. None: there is no environment, and policies cannot be scored.
+    max_steps: an episode ends after so many, if the environment has not ended it. None: the
+        environment alone ends it.
     score(rewards): the score of an episode, from the list of its rewards: their sum, or max.
     score_range: the lowest and the highest possible score. None: not known.
 

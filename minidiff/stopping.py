@@ -76,7 +76,7 @@ def in_words(error):
 
 
 def located(error):
-    """An error that other code raised, with its kind and its place: "KeyError: 'x' (a.py, 12)"."""
+    """An error of other code, its kind and its place: "KeyError: 'x' (a.py, line 12)"."""
     place = traceback.extract_tb(error.__traceback__)[-1:]
     where = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in place)
     return f"{type(error).__name__}: {error}{where}"

@@ -50,10 +50,10 @@ class Config:
     blocks: int = option(2, "residual blocks", 1, 1000)
     precondition: bool = option(True, "precondition the denoiser (v-prediction; see nn.Denoiser)")
     obs_horizon: int = option(1, "observations that the policy sees", 1, 100)
-    relabel: bool = option(True, "take what each demonstration has reached for its goal, where "
-                                 "the task can")
-    finish: int = option(6, "how often the last 25 rows of each demonstration are drawn for each "
-                            "time that another row is", 1, 1000)
+    relabel: bool = option(True, "learn as if each demonstration's goal were what it has reached, "
+                                 "where the task knows how")
+    finish: int = option(6, "how many times as often as others the last 25 rows of each "
+                            "demonstration are drawn", 1, 1000)
     pred_horizon: int = option(8, "actions in a chunk: the prediction horizon", 1, 512)
     clip: float = option(4.0, "bound on x_0, in standard deviations of the actions", 1e-3, 1e6)
     schedule: str = option("cosine", "noise schedule", choices=tuple(SCHEDULES))
@@ -232,7 +232,7 @@ class Trainer:
                 "v": self.optimiser.v, "loss_by_t": self.loss_by_t}
 
     def stretched(self, curve, steps):
-        """loss_by_t of a run that was to have so many steps, as that of this run."""
+        """The loss_by_t of a run of other `steps`, its rows where those steps are in this run."""
         known = np.flatnonzero(np.isfinite(curve).any(1))
         longer = np.full_like(self.loss_by_t, np.nan)
         longer[known * steps * len(longer) // (len(curve) * self.config.steps)] = curve[known]

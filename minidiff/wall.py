@@ -3,8 +3,8 @@
     python train.py --task minidiff/wall.py      train on demonstrations of both ways, score, draw
 
 All that minidiff is told of a task is a Task. To make your own, copy this file and replace what is
-in it: features, frame, demonstrations, world. Only the features and the demonstrations are needed
-to train, the world to score.
+in it: features, frame, demonstrations, world. To train, the demonstrations are enough; to score,
+the world is needed, too.
 """
 from minidiff.demos import Task
 
@@ -40,7 +40,7 @@ def demonstrations(episodes=300, seed=0):
 
 
 class World:
-    """reset and step as Gymnasium has them. An action is where to go; touching the wall ends it."""
+    """reset and step as Gymnasium has them. An action is where to go; the wall ends an episode."""
 
     def reset(self, *, seed=None, options=None):
         self.position = np.random.default_rng(seed).normal((0, -1), 0.05)
