@@ -182,10 +182,10 @@ def save_screen(path):
     save_png(path, to_pixels(load_pygame().display.get_surface()))
 
 
-def save_animation(path, frames, fps=10):
+def save_animation(path, frames, fps=10, effort=6):
     """Write frames, arrays as for `save_png`, as an animation: .webp, .gif or .png by its name.
 
-    fps: frames a second, one number, or one for each frame.
+    fps: frames a second, one number, or one for each frame. effort: of WebP to save space, 0 to 6.
 
     Raises RuntimeError without Pillow, which writes the format.
     """
@@ -194,7 +194,7 @@ def save_animation(path, frames, fps=10):
     durations = np.rint(1000 / np.asarray(fps)).astype(int).tolist()  # ms
     encoded = io.BytesIO()
     first.save(encoded, os.path.splitext(path)[1][1:], save_all=True, append_images=rest,
-               duration=durations, loop=0, quality=60, method=6)
+               duration=durations, loop=0, quality=60, method=effort)
     write_atomically(path, lambda file: file.write(encoded.getvalue()))
 
 

@@ -64,11 +64,12 @@ def chain(pg, screen, player):
     handle = left + width * (1 - t / schedule.T)
     page.bar(PALE, *BAR)
     page.bar(BLUE, left, top, max(handle - left, height), height)
-    for visited, _, _ in player.states if len(player.states) < 30 else ():
+    for visited, _, _ in player.states[1:-1] if len(player.states) < 30 else ():
         page.dot(PAPER, left + width * (1 - visited / schedule.T), top + height / 2, 3)
     page.dot(VERMILLION, handle, top + height / 2, 11)
     page.text(f"t = {schedule.T}: pure noise", LEFT, 146, 14, GREY, ROOM / 2)
-    page.text("t = 0: the plan", WIDTH - 16, 146, 14, GREY, ROOM / 2, across=1)
+    page.text(f"t = 0: plans of {player.policy.pred_horizon} actions", WIDTH - 16, 146, 14, GREY,
+              ROOM / 2, across=1)
     signal, noise = schedule.signal[t], schedule.noise[t]
     page.text(f"x_t  =  {signal:.2f} x_0  +  {noise:.2f} noise", LEFT, 170, 18)
     for y, name, share, color in ((199, "signal  sqrt(alpha_bar_t)", signal, BLUE),

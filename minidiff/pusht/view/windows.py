@@ -99,7 +99,8 @@ class Film:
         for second, shape, packed in self.shots:
             seconds.append(second)
             frames.append(np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape))
-        drawing.save_animation(path, frames, 1 / np.diff([*seconds, seconds[-1] + 1]))
+        seconds.append(seconds[-1] + 1)
+        drawing.save_animation(path, frames, 1 / np.diff(seconds), effort=2)  # somebody waits
 
 
 def free_name(stem, suffix):
