@@ -12,6 +12,7 @@ from minidiff.beyond.samplers import (
 from minidiff.demos import check
 from minidiff.diffusion import ancestral_sampling
 from minidiff.policy import save
+from minidiff.pusht import SHIPPED_POLICY
 from minidiff.pusht import __main__ as commands
 from minidiff.pusht.env import PushTEnv
 from minidiff.pusht.estimate import EstimatingEnv
@@ -891,6 +892,7 @@ def test_the_command_brings_other_runs_along(arrays, tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments, code, said", [
     (["--beside", "a", "b", "c"], 2, "--beside: there is room for two more, not for 3"),
     (["--beside", "nowhere"], 1, "nowhere"),
+    (["--beside", str(SHIPPED_POLICY), str(SHIPPED_POLICY)], 1, "give it only once"),
     (["--candidates", "0"], 2, "--candidates: must be from 1 to 1000, not 0"),
     (["--max-steps", "0"], 2, "--max-steps: must be from 1 to 1000000, not 0"),
     (["nowhere"], 1, "nowhere"),
@@ -922,7 +924,7 @@ def test_l_makes_actions_late_and_the_picture_stays_the_worlds(game, monkeypatch
     game.draw(screen)
     (state, trail), text = shown
     assert (state == game.player.world.state).all() and (trail[-1] == state[:2]).all()
-    assert "4 steps late" in text
+    assert "actions 4 steps late" in text
 
 
 def test_with_latency_the_mouse_takes_the_T_of_the_world(game):

@@ -60,8 +60,9 @@ def test_the_clock_tells_the_rate_that_was_reached():
     clock.restart()
     clock.tick()
     assert clock.rate() == "– of 40 Hz", "a pause is not slow"
+    clock.tick()
     clock.period = 0.8
-    assert clock.rate() == "– of 1.25 Hz"
+    assert clock.rate() == "– of 1.25 Hz", "nor are two steps at once infinitely quick"
 
 
 def test_a_step_that_is_held_is_not_late():

@@ -266,7 +266,7 @@ class Watch:
         if player.candidates > 1:
             plans = f"{player.candidates} plans, the best one chosen by the simulator"
         ms = f"{np.median(player.decisions[-5:]):.0f}" if player.decisions else "–"
-        late = f", {player.latency} steps late" if player.latency else ""
+        late = f", actions {player.latency} steps late" if player.latency else ""
         return (f"{plans}{late}\n{ms} ms a decision\n"
                 f"{self.clock.rate()}, {self.clock.dropped} of {self.clock.steps} steps late")
 
@@ -299,6 +299,7 @@ def every_sampler(args, first, meta):
 
 def others(args):
     """"sampler: run" -> DiffusionPolicy, for each of args.beside."""
+    options.distinct(args.beside)
     policies = {}
     for run in args.beside:
         policy, meta = beyond.load(run, PUSHT, action_horizon=args.action_horizon)

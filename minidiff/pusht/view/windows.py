@@ -65,9 +65,8 @@ class Clock:
 
     def rate(self):
         """Steps a second that were reached and that were asked for, in words."""
-        reached = "–"
-        if len(self.ticks) > 1:
-            reached = f"{(len(self.ticks) - 1) / (self.ticks[-1] - self.ticks[0]):.2g}"
+        span = max(self.ticks, default=0) - min(self.ticks, default=0)
+        reached = f"{(len(self.ticks) - 1) / span:.2g}" if span else "–"
         return f"{reached} of {1 / self.period:.3g} Hz"
 
     def left(self):
