@@ -74,6 +74,7 @@ TESTS = {  # a file of the package, and the tests that belong to it
     "pusht/study/rests": "pusht/rests",
     "pusht/view/charts": "pusht/charts", "pusht/view/drawing": "pusht/drawing",
     "pusht/view/films": "pusht/films options", "pusht/view/record": "pusht/record options",
+    "pusht/view/player": "pusht/watch", "pusht/view/scene": "pusht/watch",
     "pusht/view/watch": "pusht/watch options", "pusht/view/windows": "pusht/windows pusht/watch",
     "train": "scripts options", "eval": "scripts options"}
 

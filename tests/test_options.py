@@ -161,10 +161,11 @@ def played(patch, module, arguments):
 
 def watched(patch, arguments):
     game = played(patch, watch, arguments)
-    first, second, *_ = [sampled(policy, game.noise_seed) for policy in game.policies.values()]
-    return first | {"start": game.env.motion, "names": list(game.policies), "seed": game.seed,
-                    "candidates": game.candidates, "second": second["plan"],
-                    "last step": game.max_steps}
+    player = game.player
+    first, second, *_ = [sampled(policy, player.noise_seed) for policy in game.policies.values()]
+    return first | {"start": player.env.motion, "names": list(game.policies), "seed": game.seed,
+                    "candidates": player.candidates, "second": second["plan"],
+                    "last step": player.max_steps, "others": list(game.others)}
 
 
 def recorded(patch, arguments):
@@ -294,6 +295,7 @@ WATCH = [(DDIM, *row) for row in (
     ("--seed 7", "start"),
     ("--candidates 3", "candidates"),
     ("--max-steps 9", "last step"),
+    ("--beside mse", "others"),
     ("--seeding modern", "start"))] + [
     ("simple", "--guidance 1", "second"),
     ("simple", "--temperature 1", "second")]

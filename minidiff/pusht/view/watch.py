@@ -1,7 +1,6 @@
 """A window in which a policy plays, with its plans as they come out of the noise.
 
-The mouse takes part: it drags and turns the T, and goes back along the denoising chain. Press h for
-the keys.
+The mouse takes part: it moves the T, and goes back along the denoising chain. h tells the keys.
 """
 import contextlib
 import math
@@ -320,8 +319,7 @@ def main(arguments):
     add("--max-steps", type=options.bounded(int, 1, 1_000_000), default=300, metavar="N",
         help="an episode ends after so many steps, or with success (default: 300)")
     add("--beside", nargs="+", default=[], type=options.named, metavar="RUN",
-        help="one or two other runs, such as one of --objective mse and one of --objective "
-             "mixture; the key d shows them beside RUN, from the same start")
+        help="one or two runs, as of --objective mse, mixture, to see beside by the key d")
     add("--seeding", choices=("legacy", "modern"), default="legacy",
         help="how a seed becomes a start (default: legacy)")
     args = parser.parse_args(arguments)
