@@ -156,6 +156,15 @@ def test_eval_writes_what_is_over_and_fails_if_it_ends_early(evaluated, capsys):
     assert os.listdir() == ["a.json"]
 
 
+def test_eval_keeps_what_was_played_where_scores_lie_beyond_their_range(evaluated):
+    odd = [PLAYED[0], PLAYED[1]._replace(score=7.0)]
+    with pytest.raises(ValueError, match="scores from 1 to 7 lie beyond the task's score_range"):
+        evaluated("--json a.json", odd)
+    sheet = json.loads(open("a.json").read())
+    assert [row["score"] for row in sheet["episodes"]] == [1.0, 7.0]
+    assert sheet["summary"]["score"] == 4.0 and sheet["task"] == "pusht"
+
+
 def test_eval_takes_the_place_of_its_own_files_alone(evaluated, tmp_path):
     path = tmp_path / "a.json"
     path.touch()

@@ -121,6 +121,11 @@ def test_a_name_that_leads_nowhere_is_refused_in_words(written):
         tasks.load(written("", "random.py"))
 
 
+def test_a_dot_in_the_name_of_a_file_is_refused(written):
+    with pytest.raises(ValueError, match="the name of a task's file has one dot, that of .py"):
+        tasks.load(written("", "v1.2.py"))
+
+
 def test_without_gymnasium_an_environments_name_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(ValueError, match=r"^'Pendulum-v1' is no file.*'minidiff\[gymnasium\]'"):

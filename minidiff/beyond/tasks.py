@@ -54,6 +54,8 @@ def from_file(path):
     """The module in a file, imported under the name that other processes find it by."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file of a task")
+    if "." in path.stem:
+        raise ValueError(f"{path}: the name of a task's file has one dot, that of .py")
     folder, name = path.absolute().parent, path.stem
     while (folder / "__init__.py").exists():  # it is part of a package
         folder, name = folder.parent, f"{folder.name}.{name}"
