@@ -51,7 +51,8 @@ RESULTS = Path("mutants.json")  # file -> mutant -> how it ended
 
 TESTS = {  # a file of the package, and the tests that belong to it
     "tensor": "autograd networks", "layers": "autograd networks", "nn": "networks",
-    "optim": "optim", "training": "training beyond tasks", "demos": "demos tasks", "policy": "policy",
+    "optim": "optim", "training": "training beyond tasks", "demos": "demos tasks",
+    "policy": "policy",
     "diffusion": "forward_process reverse_process objective bound samplers walk_through",
     "checkpoint": "checkpoint", "folders": "stopping", "progress": "stopping",
     "stopping": "stopping", "wall": "wall", "__main__": "walk_through",
@@ -73,7 +74,8 @@ TESTS = {  # a file of the package, and the tests that belong to it
     "pusht/study/forks": "pusht/forks pusht/command_table options",
     "pusht/study/rests": "pusht/rests",
     "pusht/view/charts": "pusht/charts", "pusht/view/drawing": "pusht/drawing",
-    "pusht/gym": "pusht/gym", "pusht/view/films": "pusht/films options", "pusht/view/record": "pusht/record options",
+    "pusht/gym": "pusht/gym", "pusht/view/films": "pusht/films options",
+    "pusht/view/record": "pusht/record options",
     "pusht/view/player": "pusht/watch", "pusht/view/scene": "pusht/watch",
     "pusht/view/watch": "pusht/watch options", "pusht/view/windows": "pusht/windows pusht/watch",
     "train": "scripts options", "eval": "scripts options"}
