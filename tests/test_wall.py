@@ -101,6 +101,8 @@ def test_a_picture_shows_the_point_where_it_is_the_wall_and_the_goal():
     row, column = np.argwhere((picture == (213, 94, 0)).all(2)).mean(0)
     assert abs(column - 59.5 * (1 + 1 / 1.2)) < 1 and abs(row - 59.5 * (1 - 0.5 / 1.2)) < 1
     assert (picture[59:61, 36:84] == 40).all() and not (picture[60, :30] == 40).any()
+    goal = (picture == (0, 158, 115)).all(2).sum() * 0.02**2
+    assert goal == pytest.approx(np.pi * 0.1**2, rel=0.1)
     assert tuple(picture[10, 60]) == (0, 158, 115) and (before[:60] == picture[:60]).mean() > 0.9
 
 
@@ -134,6 +136,11 @@ def test_demonstrations_pass_on_both_sides_and_their_actions_solve_it():
         assert reward == 1
         sides.append(data.state[end - wall.H // 2, 0] > 0)
     laws.assert_close(np.mean(sides), 0.5, 0.5 / np.sqrt(200))
+
+
+def test_demonstrations_are_the_same_each_time_and_others_by_another_seed():
+    first, again, other = [wall.demonstrations(9, seed)["state"] for seed in (0, 0, 1)]
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
 def test_demonstrations_lead_to_the_goal_each_in_its_own_bow():
