@@ -60,7 +60,7 @@ def chain(pg, screen, player):
         return
     t = player.state[0] if player.states else schedule.T
     page.text(f"t = {t} / {schedule.T}", LEFT, 82, 26, width=150)
-    page.text("steps of noise left to take out", WIDTH - 16, 92, 16, GREY, ROOM - 160, across=1)
+    page.text("steps of noise left to remove", WIDTH - 16, 92, 16, GREY, ROOM - 160, across=1)
     handle = left + width * (1 - t / schedule.T)
     page.bar(PALE, *BAR)
     page.bar(BLUE, left, top, max(handle - left, height), height)
@@ -77,8 +77,8 @@ def chain(pg, screen, player):
         page.text(f"{name} = {share:.2f}", LEFT, y - 3, 14, GREY, 262)
         page.bar(color, LEFT + 270, y, share * (ROOM - 270), 10)
     for y, name, color, thick in (
-            (240, "x_t: the plans at t, with noise in them", PALE, 3),
-            (262, "predicted x_0: the plans that the network predicts", INK, 5)):
+            (240, "x_t: the plans with the noise of t in them", PALE, 3),
+            (262, "predicted x_0: the plans without noise, as predicted", INK, 5)):
         page.bar(color, LEFT, y + 11 - thick / 2, 26, thick)
         page.text(name, LEFT + 36, y, 16, GREY, ROOM - 36)
 
