@@ -15,7 +15,7 @@ from conftest import ROOT, run
 pytestmark = pytest.mark.slow
 
 SHORT = {  # what makes a command short; it stands behind what is printed
-    "train.py": "--steps 20 --width 16 --T 6 --score-episodes 1",
+    "train.py": "--steps 20 --width 16 --T 6 --score-episodes 0",
     "eval.py": "--episodes 1 --max-steps 60"}
 
 
@@ -39,7 +39,7 @@ def windowed(folder, arguments):
     environment = os.environ | {"SDL_VIDEODRIVER": "dummy"}
     process = subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(3)
+    time.sleep(2)
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
