@@ -56,7 +56,7 @@ class Cluster(concurrent.futures.Executor):
         try:
             self.client.wait_for_workers(1, timeout=PATIENCE)
             there = self.client.run(versions)
-        except (TimeoutError, ImportError, AttributeError) as error:
+        except Exception as error:  # dask raises what a worker says as a plain Exception
             self.client.close()
             raise ValueError(f"no worker of the cluster can run minidiff: is one started, and "
                              f"minidiff installed there? ({error})") from None

@@ -158,6 +158,15 @@ def test_a_cluster_is_left_at_the_end_of_the_block(address):
     assert executor.client.status == "closed"
 
 
+def test_a_worker_without_minidiff_is_refused_in_words(address, monkeypatch):
+    def unknown():
+        raise ModuleNotFoundError("No module named 'minidiff'")
+
+    monkeypatch.setattr(cluster, "versions", unknown)
+    with pytest.raises(ValueError, match="can run minidiff: .* installed there.*No module named"):
+        cluster.Cluster(address)
+
+
 def test_without_dask_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ValueError, match=r"pip install 'minidiff\[dask\]'"):
