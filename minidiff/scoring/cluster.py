@@ -4,7 +4,7 @@
     dask worker tcp://HOST:8786 --nthreads 1      on each: --nworkers 16 starts as many processes
     python eval.py --scheduler tcp://HOST:8786
 
-On every machine minidiff must be installed, in the same version.
+On every machine, that of the scheduler too, minidiff must be installed, in the same version.
 """
 import concurrent.futures
 import functools
