@@ -1,4 +1,5 @@
 """The first hour: the commands of the README and of the help, as printed, in their order."""
+import ast
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from conftest import ROOT, run
 
 pytestmark = pytest.mark.slow
 
+COLLECT = ("-m", "minidiff.pusht", "collect")
 SHORT = {  # what makes a command short; it stands behind what is printed
     "train.py": "--steps 20 --width 16 --T 6 --score-episodes 0",
     "eval.py": "--episodes 1 --max-steps 60"}
@@ -21,6 +23,7 @@ SHORT = {  # what makes a command short; it stands behind what is printed
 
 def commands(text):
     """The lines of a text that are commands, without their comments; python alone."""
+    text = re.sub(r"\\\s*\n\s*", "", text)  # a command over two lines
     lines = re.findall(r"^    (python (?:-m )?[\w.]+.*)$", text, re.M)
     return [re.split(r"\s{2,}|\s#", line)[0].split()[1:] for line in lines]
 
@@ -58,11 +61,17 @@ def try_all(folder, listed, arrays):
             if arguments[1] in ("watch", "record"):
                 continue
         more = SHORT.get(script, "").split()
+        if (script, *arguments[:2]) == COLLECT and "--again" not in arguments:
+            more = ["--episodes", "2", "--seed", "0"]
+            if "--add-to" in arguments:
+                more = ["--episodes", "1"]
+            else:
+                more += ["--samples", "6", "--refine", "2"]
         fixed = any(name in arguments for name in ("--resume", "--init"))
         if fixed or "conv" in arguments:
             more = [word for word in more if word not in ("--width", "16", "--T", "6")]
         result = run(folder, script, *arguments, *more) if script != "-m" else subprocess.run(
-            [sys.executable, script, *arguments], cwd=folder, capture_output=True, text=True)
+            [sys.executable, script, *arguments, *more], cwd=folder, capture_output=True, text=True)
         printed = " ".join(["python", script, *arguments])
         assert result.returncode == 0, f"{printed}\n{result.stdout}{result.stderr}"
 
@@ -92,6 +101,27 @@ def test_the_examples_of_the_help_work_as_printed_in_their_order(script, tmp_pat
               for command in commands(help.partition("\nused most")[0])]
     assert len(listed) >= 6
     try_all(tmp_path, [command for command in listed if "minidiff.pusht" not in command], arrays)
+
+
+PAGES = {"pusht/README.md": [], "pusht/data/collect.py": ["runs/mine"],
+         "pusht/study/compare.py": ["runs/a", "runs/b"]}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_the_task_work_as_printed_in_their_order(page, tmp_path, arrays):
+    """page: a page or a docstring. Runs that it takes for granted are there."""
+    pytest.importorskip("pymunk")
+    for name in ("minidiff", "train.py", "eval.py"):
+        os.symlink(ROOT / name, tmp_path / name)
+    for wanted in PAGES[page]:
+        made = run(tmp_path, "train.py", "--out", wanted, *SHORT["train.py"].split())
+        assert made.returncode == 0, made.stderr
+    text = (ROOT / "minidiff" / page).read_text(encoding="utf-8")
+    if page.endswith(".py"):
+        text = ast.get_docstring(ast.parse(text))
+    listed = commands(text)
+    assert len(listed) >= 3
+    try_all(tmp_path, listed, arrays)
 
 
 def test_the_last_line_of_the_training_opens_a_window_on_what_it_trained(checkout):

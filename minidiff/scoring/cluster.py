@@ -11,6 +11,7 @@ import functools
 import importlib.metadata
 import pickle
 import sys
+from pathlib import Path
 
 from .. import __version__
 from ..progress import say
@@ -81,10 +82,13 @@ def homes(task):
     """The modules of a task's functions, but for those of minidiff and of installed packages."""
     parts = [getattr(part, "func", part) for part in task if callable(part)]  # of a partial
     names = {getattr(part, "__module__", None) for part in parts}
-    modules = [sys.modules[name] for name in names if name in sys.modules]
-    installed = (sys.prefix, sys.base_prefix)
-    return [module for module in modules if module.__name__.partition(".")[0] != "minidiff"
-            and not (getattr(module, "__file__", None) or sys.prefix).startswith(installed)]
+    own = []
+    for module in [sys.modules[name] for name in names if name in sys.modules]:
+        file = Path(getattr(module, "__file__", None) or sys.prefix)  # built in: installed
+        installed = any(file.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
+        if not installed and module.__name__.partition(".")[0] != "minidiff":
+            own.append(module)
+    return own
 
 
 def hand_over(remote, future):

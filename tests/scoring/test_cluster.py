@@ -175,7 +175,8 @@ def test_without_dask_it_says_what_to_install(monkeypatch):
         assert isinstance(executor, Workers)
 
 
-def test_of_a_task_only_what_is_not_installed_travels_with_it():
+def test_of_a_task_only_what_is_not_installed_travels_with_it(monkeypatch):
     assert cluster.homes(wall.TASK) == []
+    monkeypatch.setattr(sys, "prefix", str(ROOT)[:-1])  # the folder of another name
     assert cluster.homes((slow, sum, len, 3, os.path.join)) == [sys.modules[__name__]]
     assert cluster.homes((functools.partial(slow, 3),)) == [sys.modules[__name__]]
