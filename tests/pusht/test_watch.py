@@ -940,3 +940,11 @@ def test_with_latency_the_mouse_takes_the_T_of_the_world(game):
     game.handle(at(pygame.MOUSEMOTION, before + [13, 4]))
     np.testing.assert_allclose(middle(game.player.world.state), before + [10, 0], atol=1e-6)
     assert np.array_equal(game.player.world.state[:2], agent)
+
+
+def test_plans_that_have_not_begun_are_drawn_from_the_agent():
+    x_t, x0 = np.zeros((3, 8, 2)), np.ones((3, 8, 2))
+    t, noisy, clean = scene.attached((57, x_t, x0), np.array([7.0, 9.0]))
+    assert t == 57 and noisy.shape == clean.shape == (3, 9, 2)
+    for plans, behind in ((noisy, x_t), (clean, x0)):
+        assert (plans[:, 0] == (7, 9)).all() and np.array_equal(plans[:, 1:], behind)

@@ -12,9 +12,18 @@ LOWER = 294  # below what explains the chain
 
 def world(pg, screen, player, **place):
     """Draw a Player's world, with its plans."""
-    upcoming = slice(player.carried_out, player.policy.action_horizon)
+    state, first, last = player.state, player.carried_out, player.policy.action_horizon
+    if state and first == 0:
+        state, first, last = attached(state, player.world.state[:2]), 1, last + 1
     windows.picture(pg, screen, player.world.state, player.trail, lambda canvas, unit: fan(
-        pg, canvas, unit, player.state, player.chosen, upcoming), **place)
+        pg, canvas, unit, state, player.chosen, slice(first, last)), **place)
+
+
+def attached(state, agent):
+    """A state of the chain whose plans begin where the agent is, (2,)."""
+    t, *plans = state
+    start = np.tile(agent, (len(plans[0]), 1, 1))
+    return t, *(np.concatenate([start, part], 1) for part in plans)
 
 
 def fan(pg, canvas, unit, state, chosen, upcoming):
