@@ -42,7 +42,7 @@ def windowed(folder, arguments):
     environment = os.environ | {"SDL_VIDEODRIVER": "dummy"}
     process = subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(2)
+    time.sleep(1.5)
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)

@@ -81,15 +81,21 @@ def idle(data):
     in the last row before that is not idle; so of a slow motion some rows stay. The first and the
     last row of an episode never are.
     """
-    still = np.zeros(len(data.state), bool)
-    limit = 0.01 * data.state.std(0, np.float64)
-    first = 0
-    for end in data.episode_ends:
-        for row in range(first + 1, end - 1):
-            still[row] = (np.abs(data.state[row] - data.state[first]) <= limit).all()
-            if not still[row]:
-                first = row
-        first = end
+    state, ends = data.state, data.episode_ends
+    limit = 0.01 * state.std(0, np.float64)
+    inside = np.ones(len(state), bool)
+    inside[ends - 1] = False
+    inside[np.concatenate([[0], ends[:-1]])] = False
+    moves = (np.abs(np.diff(state, axis=0, prepend=state[:1])) > limit).any(1)
+    still = np.zeros(len(state), bool)
+    row = 0
+    for begin in np.flatnonzero(inside & ~moves):  # few, so this is quick
+        if begin <= row:
+            continue
+        row = begin  # the row before is not idle
+        while inside[row] and (np.abs(state[row] - state[begin - 1]) <= limit).all():
+            still[row] = True
+            row += 1
     return still
 
 
