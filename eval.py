@@ -170,19 +170,19 @@ def main():
         if not episodes:
             raise
     seconds = time.monotonic() - started
-    beyond_range = None
+    out_of_range = None
     try:
         summary = scores.summary(episodes, task.score_range)
     except ValueError as error:  # what was played is kept all the same
-        summary, beyond_range = scores.summary(episodes, None), error
+        summary, out_of_range = scores.summary(episodes, None), error
     summary |= {"seconds": seconds, "plan_ms": milliseconds}
     if args.json:  # files first: nobody may be there to read what is printed
         checkpoint.write_json(args.json, {
             "checkpoint": str(path), "task": task.name, "options": vars(args), "config": config,
             "incomplete": incomplete, "summary": summary,
             "episodes": [episode._asdict() for episode in episodes]})
-    if beyond_range:
-        raise beyond_range
+    if out_of_range:
+        raise out_of_range
 
     how = [sampling]
     for name, value in disturbances.items():

@@ -119,3 +119,20 @@ def assert_texts_are_whole(game, boxes, size):
     assert_apart_and_within(texts, (8, 4, size[0] - 8, size[1] - 4))
     scale = min(size[0] / WIDTH, size[1] / HEIGHT)
     assert min(bottom - top for _, top, _, bottom in texts) >= 14 * scale
+
+
+def lists_for_windows(monkeypatch):
+    """From now on a window of drawing.py is a list of what it showed, and in the list returned."""
+    windows = []
+
+    class Window(list):
+        show = list.append
+
+        def __init__(self):
+            windows.append(self)
+
+        def close(self):
+            self.append("closed")
+
+    monkeypatch.setattr(drawing, "Window", Window)
+    return windows

@@ -482,18 +482,10 @@ def test_rendering_gives_a_picture_or_says_what_is_missing():
 def test_a_human_sees_each_picture_in_a_window_until_it_is_closed(monkeypatch):
     pytest.importorskip("pygame")
     from minidiff.pusht.view import drawing
-    windows = []
 
-    class Window(list):
-        show = list.append
+    from screen import lists_for_windows  # which needs pygame
 
-        def __init__(self):
-            windows.append(self)
-
-        def close(self):
-            self.append("closed")
-
-    monkeypatch.setattr(drawing, "Window", Window)
+    windows = lists_for_windows(monkeypatch)
     env = start(CENTRE, render_mode="human")
     env.render()
     env.render()

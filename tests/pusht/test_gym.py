@@ -18,6 +18,7 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from screen import lists_for_windows
 from test_structure import loads
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -242,18 +243,7 @@ def test_render_returns_a_picture_with_the_action():
 
 
 def test_a_human_sees_the_start_and_every_step(monkeypatch):
-    windows = []
-
-    class Window(list):
-        show = list.append
-
-        def __init__(self):
-            windows.append(self)
-
-        def close(self):
-            self.append("closed")
-
-    monkeypatch.setattr(drawing, "Window", Window)
+    windows = lists_for_windows(monkeypatch)
     env, state = begun(seed=2, render_mode="human", visualization_width=200,
                        visualization_height=200)
     states = [state, *(env.step((30, 40))[0] for _ in range(2))]

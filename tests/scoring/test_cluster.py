@@ -8,6 +8,7 @@ from minidiff.training import Config, Trainer
 
 import concurrent.futures
 import functools
+import importlib
 import os
 import re
 import signal
@@ -158,11 +159,19 @@ def test_a_cluster_is_left_at_the_end_of_the_block(address):
     assert executor.client.status == "closed"
 
 
-def test_a_worker_without_minidiff_is_refused_in_words(address, monkeypatch):
-    def unknown():
-        raise ModuleNotFoundError("No module named 'minidiff'")
+class Unknown:
+    """A function of a module that no worker has."""
+    __name__ = "unknown"
 
-    monkeypatch.setattr(cluster, "versions", unknown)
+    def __reduce__(self):
+        return importlib.import_module, ("minidiff_of_another_name",)
+
+    def __call__(self):
+        """It is not called."""
+
+
+def test_a_worker_without_minidiff_is_refused_in_words(address, monkeypatch):
+    monkeypatch.setattr(cluster, "versions", Unknown())
     with pytest.raises(ValueError, match="can run minidiff: .* installed there.*No module named"):
         cluster.Cluster(address)
 
