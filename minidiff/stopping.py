@@ -76,9 +76,13 @@ def in_words(error):
 
 
 def located(error):
-    """An error of other code, its kind and its place: "KeyError: 'x' (a.py, line 12)"."""
-    place = traceback.extract_tb(error.__traceback__)[-1:]
-    where = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in place)
+    """An error of other code, its kind and its place: "KeyError: 'x' (a.py, line 12)".
+
+    The place is that of the caller where an installed package has raised it.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    place = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    where = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in place[-1:])
     return f"{type(error).__name__}: {error}{where}"
 
 

@@ -5,12 +5,14 @@ from minidiff import folders, progress, stopping
 import errno
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -110,6 +112,14 @@ def test_an_error_is_one_sentence(error, said, capsys):
 
     assert stopping.run("work", work, 1, 2) == 1
     assert capsys.readouterr().err == said
+
+
+def test_an_error_of_a_library_is_located_where_it_was_called():
+    with pytest.raises(np.linalg.LinAlgError) as caught:
+        np.linalg.inv(np.zeros((2, 2)))
+    said = stopping.located(caught.value)
+    assert re.fullmatch(r"LinAlgError: Singular matrix \(test_stopping.py, line \d+\)", said)
+    assert stopping.located(ValueError("never raised")) == "ValueError: never raised"
 
 
 def test_a_command_without_options_refuses_them():
