@@ -9,13 +9,12 @@ One thread each, CPU time of this process, the two taking turns. The figures are
 rounds of the times, and of the ratios within a round. Both start from the same weights, and must
 agree on loss and gradient first.
 """
-import argparse
 import os
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])  # tests, and the repository
 from minidiff import stopping  # noqa: E402
 from minidiff.diffusion import (  # noqa: E402
     ancestral_sampling,
@@ -29,6 +28,7 @@ from minidiff.optim import AdamW, flat_gradient, keep_freed_memory  # noqa: E402
 from minidiff.tensor import Tape  # noqa: E402
 
 import numpy as np  # noqa: E402
+from benchmarks.measuring import Sheet, parser  # noqa: E402
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 try:
@@ -220,7 +220,7 @@ def agreement(ours, theirs, rng, batch=64):
     return error
 
 
-def contest(kind, args):
+def contest(kind, args, sheet):
     rng = np.random.default_rng(0)
     options = {"width": args.width or WIDTHS[kind], "blocks": args.blocks}
     data = (rng.standard_normal((ROWS, H, D), dtype=np.float32),
@@ -231,16 +231,17 @@ def contest(kind, args):
     print(f"\n{kind}: {ours.net.theta.size:,} parameters, width {options['width']}, "
           f"{args.blocks} blocks; loss and gradient agree with PyTorch's "
           f"({error:.0e} of the largest entry)")
-    print(f"{'':28}{'minidiff':>10}{'PyTorch':>10}{'ratio':>8}{'min':>8}{'max':>8}")
     pairs = matrix_products(ours.net, args.batch)
-    race(f"training step, batch {args.batch}", ours.step, theirs.step, args.batch, args)
-    race("  and its matrix products", ours.step, lambda batch: multiply(pairs), args.batch, args)
+    sheet.add(f"{kind}: training step", race(ours.step, theirs.step, args.batch, args))
+    sheet.add(f"{kind}: training step, its matrix products",
+              race(ours.step, lambda batch: multiply(pairs), args.batch, args))
     for batch in (1, 50):
-        race(f"100-step plan, batch {batch}", ours.plan, theirs.plan, batch, args, repeat=1)
+        sheet.add(f"{kind}: plan by 100 steps, batch {batch}",
+                  race(ours.plan, theirs.plan, batch, args, repeat=1))
 
 
-def race(name, ours, theirs, batch, args, repeat=None):
-    """Print the times of ours(batch) and theirs(batch) and their ratio, over args.rounds rounds."""
+def race(ours, theirs, batch, args, repeat=None):
+    """The times of ours(batch) and theirs(batch) in ms and their ratio, over args.rounds rounds."""
     repeat = repeat or args.repeat
 
     def clock(f):
@@ -255,29 +256,29 @@ def race(name, ours, theirs, batch, args, repeat=None):
     times = np.array([(clock(ours), clock(theirs)) for _ in range(args.rounds)])
     ratio = times[:, 0] / times[:, 1]
     a, b = np.median(times, axis=0)
-    print(f"{name:28}{a:7.2f} ms{b:7.2f} ms"
-          f"{np.median(ratio):8.2f}{ratio.min():8.2f}{ratio.max():8.2f}", flush=True)
+    return {"minidiff": a, "PyTorch": b, "ratio": np.median(ratio), "least ratio": ratio.min(),
+            "largest ratio": ratio.max()}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nets", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS))
-    parser.add_argument("--width", type=int, default=0, help="0: the default of each network")
-    parser.add_argument("--blocks", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=21, help="rounds of taking turns")
-    parser.add_argument("--repeat", type=int, default=10, help="training steps in a turn")
-    parser.add_argument("--fused", action="store_true",
-                        help="PyTorch's fused AdamW in place of foreach")
-    args = parser.parse_args()
+def main(arguments):
+    options = parser("against_torch", __doc__)
+    options.add_argument("--nets", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS))
+    options.add_argument("--width", type=int, default=0, help="0: the default of each network")
+    options.add_argument("--blocks", type=int, default=3)
+    options.add_argument("--batch", type=int, default=256)
+    options.add_argument("--rounds", type=int, default=21, help="rounds of taking turns")
+    options.add_argument("--repeat", type=int, default=10, help="training steps in a turn")
+    options.add_argument("--fused", action="store_true",
+                         help="PyTorch's fused AdamW in place of foreach")
+    args = options.parse_args(arguments)
+    sheet = Sheet(args.json)
     torch.set_num_threads(1)
     keep_freed_memory()
     print(f"NumPy {np.__version__}, PyTorch {torch.__version__}, one thread, {args.rounds} rounds")
     for kind in args.nets:
-        contest(kind, args)
+        contest(kind, args, sheet)
 
 
 if __name__ == "__main__":
     stopping.listen()
-    sys.exit(stopping.run("against_torch", main))
+    sys.exit(stopping.run("against_torch", main, sys.argv[1:]))

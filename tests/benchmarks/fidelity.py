@@ -3,9 +3,10 @@
     python -m minidiff.pusht collect --seed 8000 --episodes 200 --out held-out.npz
     python tests/benchmarks/fidelity.py runs/ladder held-out.npz
 
-The folder is that of ladder.py. At 24 recorded states the demonstrator plans anew 64 times, and 64
-times again; each policy plans 64 times. Printed is, per policy, the mean over the states of the
-energy distance between its plans and the demonstrator's,
+The folder is that of ladder.py, all of whose networks are there. At 24 recorded states the
+demonstrator plans anew 64 times, and 64 times again; each policy plans 64 times. Measured is, for
+each policy, the mean over the states of the energy distance between its plans and the
+demonstrator's,
 
     2 E|X - Y| - E|X - X'| - E|Y - Y'|        (Szekely & Rizzo 2013), 0 for equal distributions
 
@@ -25,11 +26,13 @@ from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.pusht.study import forks, rests  # noqa: E402
 
 import numpy as np  # noqa: E402
-from benchmarks.ladder import FIRST, planner_of, pusht  # noqa: E402
+from benchmarks.ladder import planner_of, pusht  # noqa: E402
+from benchmarks.measuring import FIRST, TRAINING_SEEDS, Sheet, parser  # noqa: E402
 
 STATES, DRAWS = 24, 64
 POLICIES = ("regression", "MIP", "Gaussian", "mixture", "DDIM, 1 step", "DDIM, 2 steps",
-            "DDIM, 4 steps", "DDIM, 4 steps, x 0.5", "DDIM, all steps", "ancestral")
+            "DDIM, 3 steps", "DDIM, 4 steps", "DDIM, 4 steps, x 0.5", "DDIM, all steps",
+            "ancestral")
 
 
 def distances(a, b):
@@ -73,24 +76,23 @@ def demonstrated(states):
 
 
 def main(arguments):
-    parser = stopping.Parser(prog="python tests/benchmarks/fidelity.py", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("held_out")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    args = parser.parse_args(arguments)
+    options = parser("fidelity", __doc__)
+    options.add_argument("folder", type=Path)
+    options.add_argument("held_out")
+    args = options.parse_args(arguments)
+    sheet = Sheet(args.json)
     data = formats.load(args.held_out, PUSHT)
     obs, _ = demos.windows(data, 1, 1)
     ordinary = obs[np.random.default_rng(0).permutation(len(obs))[:STATES], -1].astype(float)
     shown, again = demonstrated(ordinary)
-    print("| plans of | energy distance, px | spread, px |\n|---|---|---|")
-    report("the demonstrator again", [again], shown)
+    sheet.add("the demonstrator again", compared([again], shown))
     for name in POLICIES:
-        report(name, [planned(name, seed, args.folder, ordinary) for seed in args.seeds], shown)
+        drawn = [planned(name, seed, args.folder, ordinary) for seed in TRAINING_SEEDS]
+        sheet.add(name, compared(drawn, shown))
 
     found = rests.resting(planner_of(pusht(None), "regression", 0, args.folder),
                           range(FIRST, FIRST + 2000))
     resting = [states[-1] for _, states in itertools.islice(found, STATES)]
-    print("\n| fourth action of a plan, px from the agent | each | their mean |\n|---|---|---|")
     for kind, states, plans in (("resting", resting, demonstrated(resting)[0]),
                                 ("ordinary", ordinary, shown)):
         everyone = {"the demonstrator": plans}
@@ -98,15 +100,14 @@ def main(arguments):
             everyone[name] = planned(name, 0, args.folder, states)
         for name, plans in everyone.items():
             each, mean = np.mean([steps(*pair) for pair in zip(plans, states)], 0)
-            print(f"| {kind} states: {name} | {each:.1f} | {mean:.1f} |")
+            sheet.add(f"{kind}: {name}", {"each": each, "mean": mean})
 
 
-def report(name, drawn, shown):
-    """drawn: for each training seed, for each state, plans (n, H, 2)."""
+def compared(drawn, shown):
+    """drawn: for each training seed, for each state, plans (n, H, 2). In px, the energy distance of
+    each training seed, and the spread."""
     far = [np.mean([energy_distance(a, b) for a, b in zip(plans, shown)]) for plans in drawn]
-    wide = np.mean([spread(a) for plans in drawn for a in plans])
-    ends = f" ({min(far):.1f} .. {max(far):.1f})" if len(far) > 1 else ""
-    print(f"| {name} | {np.mean(far):.1f}{ends} | {wide:.1f} |", flush=True)
+    return {"distance": far, "spread": np.mean([spread(a) for plans in drawn for a in plans])}
 
 
 if __name__ == "__main__":

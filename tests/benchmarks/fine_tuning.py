@@ -1,30 +1,26 @@
 """Going on from other weights: 20 demonstrations on top of a policy that learned from others.
 
-    python tests/benchmarks/fine_tuning.py human.npz        ten minutes on two cores
+    python tests/benchmarks/fine_tuning.py human.npz
 
-human.npz holds the 206 human demonstrations of Diffusion Policy. Each row of the table: three
-training seeds, 500 episodes each by DDIM in 4 steps, and the exact -log p of plans of the other
+human.npz holds the 206 human demonstrations of Diffusion Policy. Of each policy: three training
+seeds, 300 episodes each by DDIM in 4 steps, and the exact -log p of plans of the other
 186 human demonstrations (minidiff/pusht/study/bound.py), in nats for each number, in pixels.
 """
-import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])  # tests, and the repository
 from minidiff import beyond, demos, policy, stopping  # noqa: E402
 from minidiff.beyond import formats  # noqa: E402
-from minidiff.progress import Progress  # noqa: E402
 from minidiff.pusht import SHIPPED_POLICY  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.pusht.study import bound  # noqa: E402
-from minidiff.scoring import rollout, scores  # noqa: E402
-from minidiff.scoring.workers import Workers  # noqa: E402
-from minidiff.training import Config, Trainer  # noqa: E402
+from minidiff.training import Config  # noqa: E402
 
 import numpy as np  # noqa: E402
+from benchmarks.measuring import TRAINING_SEEDS, Sheet, parser, played, trained  # noqa: E402
 
-STARTS = range(300_000, 300_500)
+EPISODES = 300
 SHORT = {"steps": 500, "lr": 1e-3}  # of what goes on from other weights
 
 
@@ -35,12 +31,8 @@ def split(data, count):
             demos.Demos(data.state[row:], data.action[row:], data.episode_ends[count:] - row))
 
 
-def trained(data, seed, init=None, **options):
-    trainer = Trainer(Config(seed=seed, **options), PUSHT, data, init=init)
-    progress = Progress(f"training, seed {seed}", trainer.config.steps)
-    for loss in trainer:
-        stopping.safe_point()
-        progress.show(trainer.n, f"loss {loss:.4f}")
+def planner(data, seed, init=None, **options):
+    trainer = trained(Config(seed=seed, **options), PUSHT, data, init=init)
     return policy.from_trainer(trainer, beyond.bind("ddim", steps=4))
 
 
@@ -57,43 +49,32 @@ def nats_of(planner, obs, actions):
     return bound.log_scale(planner) - likelihood.mean() / actions[0].size
 
 
-def row(name, planners, held_out, executor):
-    """A line of the table."""
-    episodes = []
-    for planner in planners:
-        episodes += rollout.evaluate(planner, STARTS, executor)
-    s = scores.summary(episodes)
-    low, high = s["success_ci95"]
-    score_low, score_high = s["score_ci95"]
-    nats = ""
-    if held_out:
-        nats = f"{np.mean([nats_of(planner, *held_out) for planner in planners]):.2f}"
-    print(f"| {name} | {s['n']:,}: {s['success']:.1%} [{low:.1%}, {high:.1%}] | "
-          f"{s['score']:.3f} [{score_low:.3f}, {score_high:.3f}] | {nats} |", flush=True)
-
-
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("human", help="the 206 human demonstrations")
-    args = parser.parse_args(arguments)
+def main(arguments):
+    options = parser("fine_tuning", __doc__)
+    options.add_argument("human", help="the 206 human demonstrations")
+    args = options.parse_args(arguments)
+    sheet = Sheet(args.json)
     human = formats.load(args.human, PUSHT)
     few, others = split(human, 20)
     held_out = some_plans(others)
     own, _ = split(demos.own(PUSHT), 20)
     shipped, _ = beyond.load(SHIPPED_POLICY, PUSHT, sampler="ddim", steps=4)
-    print("| policy | success | score | -log p |\n|---|---|---|---|")
-    with Workers(2) as executor:
-        row("shipped", [shipped], held_out, executor)
-        row("20 human on top of it", [trained(few, seed, shipped, **SHORT) for seed in range(3)],
-            held_out, executor)
-        row("20 human alone", [trained(few, seed) for seed in range(3)], held_out, executor)
-        people = [trained(human, seed) for seed in range(3)]
-        row("206 human", people, None, executor)
-        row("20 of minidiff on top of them",
-            [trained(own, seed, people[seed], **SHORT) for seed in range(3)], None, executor)
-        row("20 of minidiff alone", [trained(own, seed) for seed in range(3)], None, executor)
+    people = [planner(human, seed) for seed in TRAINING_SEEDS]
+    policies = {
+        "shipped": [shipped] * len(TRAINING_SEEDS),
+        "20 human on top of it": [planner(few, k, shipped, **SHORT) for k in TRAINING_SEEDS],
+        "20 human alone": [planner(few, k) for k in TRAINING_SEEDS],
+        "206 human": people,
+        "20 of minidiff on top of them": [planner(own, k, people[k], **SHORT)
+                                          for k in TRAINING_SEEDS],
+        "20 of minidiff alone": [planner(own, k) for k in TRAINING_SEEDS]}
+    for name, planners in policies.items():
+        sheet.add(name, [episode for each in planners for episode in played(each, EPISODES)])
+    for name in list(policies)[:3]:  # the others know the plans that are held out
+        nats = [nats_of(each, *held_out) for each in policies[name]]
+        sheet.add(f"nats: {name}", np.mean(nats))
 
 
 if __name__ == "__main__":
-    main()
+    stopping.listen()
+    sys.exit(stopping.run("fine_tuning", main, sys.argv[1:]))

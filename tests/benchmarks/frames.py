@@ -1,6 +1,6 @@
 """What the frame is worth: the same training with plans and features in other frames.
 
-    python tests/benchmarks/frames.py 1850          so many gradient steps for each
+    python tests/benchmarks/frames.py
 
     world     along the axes of the world: positions, angles, and left and right are all learned
     turned    along the axes of the T, which need not be learned at every angle
@@ -8,21 +8,18 @@
 
 Each policy is scored on 1,000 episodes by DDIM in 4 steps.
 """
-import concurrent.futures
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])  # tests, and the repository
 from minidiff import beyond, demos, stopping  # noqa: E402
 from minidiff.policy import from_trainer  # noqa: E402
-from minidiff.progress import Progress  # noqa: E402
-from minidiff.pusht import EXPERT_DEMOS  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.pusht.geometry import GOAL_POSE, keypoints  # noqa: E402
-from minidiff.scoring import rollout, scores  # noqa: E402
-from minidiff.training import Config, Trainer  # noqa: E402
+from minidiff.training import Config  # noqa: E402
 
 import numpy as np  # noqa: E402
+from benchmarks.measuring import Sheet, parser, played, trained  # noqa: E402
 
 
 def turned(obs):
@@ -50,24 +47,14 @@ TASKS = {"world": PUSHT._replace(frame=world, features=world_features),
          "mirrored": PUSHT}
 
 
-def main(steps):
-    data = demos.load(EXPERT_DEMOS, PUSHT)
+def main(arguments):
+    sheet = Sheet(parser("frames", __doc__).parse_args(arguments).json)
+    data = demos.own(PUSHT)
     for name, task in TASKS.items():
-        trainer = Trainer(Config(steps=steps), task, data)
-        progress = Progress(f"training ({name})", steps)
-        for loss in trainer:
-            stopping.safe_point()
-            progress.show(trainer.n, f"loss {loss:.5f}")
-        seconds = trainer.cpu_seconds()
-        policy = from_trainer(trainer, beyond.bind("ddim", steps=4))
-        with concurrent.futures.ThreadPoolExecutor(1) as executor:
-            progress = Progress(f"scoring ({name})", 1000)
-            episodes = rollout.evaluate(policy, range(300000, 301000), executor,
-                                        progress=progress.show)
-        summary = scores.summary(episodes)
-        print(f"{name:9} {seconds:.0f} CPU s   {scores.sentence(summary)}")
+        trainer = trained(Config(), task, data, name=name)
+        sheet.add(name, played(from_trainer(trainer, beyond.bind("ddim", steps=4)), 1000))
 
 
 if __name__ == "__main__":
     stopping.listen()
-    sys.exit(stopping.run("frames", main, int(sys.argv[1])))
+    sys.exit(stopping.run("frames", main, sys.argv[1:]))

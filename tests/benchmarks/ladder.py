@@ -1,43 +1,40 @@
 """From regression to diffusion, one thing changed at a time: what makes a policy succeed?
 
-    python tests/benchmarks/ladder.py runs/ladder --draw ladder.png
-    python tests/benchmarks/ladder.py runs/ladder-human --demos pusht_human.npz
+    python tests/benchmarks/ladder.py runs/ladder
+    python tests/benchmarks/ladder.py runs/ladder-human --demos human.npz
     python tests/benchmarks/ladder.py runs/ladder-wall --wall
+    python tests/benchmarks/ladder.py runs/ladder --draw ladder.png
 
 Each rung is a trained network and a way to draw plans from it. All networks are trained with the
-defaults of train.py. Printed is a table in Markdown: the mean over the training seeds, with the
-lowest and the highest of them, and how many of the failures end at rest (pusht/study/rests.py). On
-PushT the episodes start from seed 300000 on. Networks and results are kept in the folder: what is
-there is not done again.
+defaults of train.py. Networks and results are kept in the folder: what is there is not done again.
+results-SEED.json says of each rung, for each episode: solved, score, steps, and whether it ended at
+rest (pusht/study/rests.py).
 """
 import dataclasses
 import functools
 import itertools
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])  # tests, and the repository
 from minidiff import beyond, demos, policy, stopping, wall  # noqa: E402
 from minidiff.beyond import baselines, formats  # noqa: E402
 from minidiff.beyond.samplers import ddim_sampling  # noqa: E402
 from minidiff.checkpoint import write_json  # noqa: E402
 from minidiff.diffusion import ancestral_sampling  # noqa: E402
-from minidiff.progress import Progress  # noqa: E402
+from minidiff.progress import Progress, say  # noqa: E402
 from minidiff.pusht import EXPERT_DEMOS  # noqa: E402
 from minidiff.pusht.features import PUSHT  # noqa: E402
 from minidiff.pusht.study.disturbances import DisturbedEnv  # noqa: E402
 from minidiff.pusht.study.rests import rests  # noqa: E402
-from minidiff.pusht.view import charts  # noqa: E402
 from minidiff.scoring import rollout  # noqa: E402
-from minidiff.scoring.workers import Workers  # noqa: E402
 from minidiff.training import Config, Trainer  # noqa: E402
 
 import numpy as np  # noqa: E402
+from benchmarks.measuring import FIRST, TRAINING_SEEDS  # noqa: E402
 
-FIRST = 300000  # seed of the first episode
 BLUR = 0.05  # standard deviation of the noise on the features of the objective "blurred"
 
 
@@ -223,45 +220,24 @@ def planner_of(setting, name, seed, folder):
                                temperature=rung.temperature)
 
 
-def climb(setting, names, training_seeds, count, folder):
-    """All that is missing of {rung: {training seed: results of `play`}}, kept in results.json."""
-    path = folder / "results.json"
+def climb(setting, names, seed, count, folder):
+    """{rung: results of `play`} for one training seed; what is missing is played now."""
+    path = folder / f"results-{seed}.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    with Workers(os.cpu_count()) as executor:
-        for seed in training_seeds:
-            for name in sorted(names, key=lambda name: RUNGS[name].objective):
-                if len(results.get(name, {}).get(str(seed), ())) >= count:
-                    continue
-                planner = planner_of(setting, name, seed, folder)
-                futures = []
-                for first in range(0, count, rollout.CHUNK):
-                    chunk = range(FIRST + first, FIRST + min(first + rollout.CHUNK, count))
-                    futures.append(executor.submit(setting.play, planner, chunk,
-                                                   RUNGS[name].obs_noise))
-                progress = Progress(f"{name}, seed {seed}", count)
-                played = []
-                for future in futures:
-                    played += future.result()
-                    progress.show(len(played))
-                results.setdefault(name, {})[str(seed)] = played
-                write_json(path, results)
+    for name in sorted(names, key=lambda name: RUNGS[name].objective):
+        if len(results.get(name, ())) >= count:
+            continue
+        planner = planner_of(setting, name, seed, folder)
+        progress = Progress(f"{name}, seed {seed}", count)
+        played = []
+        for first in range(FIRST, FIRST + count, rollout.CHUNK):
+            stopping.safe_point()
+            chunk = range(first, min(first + rollout.CHUNK, FIRST + count))
+            played += setting.play(planner, chunk, RUNGS[name].obs_noise)
+            progress.show(len(played))
+        results[name] = played
+        write_json(path, results)
     return results
-
-
-TITLE = """| | success | of training seeds | score | median steps | failures at rest |
-|---|---|---|---|---|---|"""
-
-
-def row(name, by_seed):
-    """A line of the table, for {training seed: results of `play`}."""
-    tables = [np.array(played, float) for played in by_seed.values()]
-    success = [100 * table[:, 0].mean() for table in tables]
-    together = np.concatenate(tables)
-    steps = np.median(together[together[:, 0] == 1, 2]) if together[:, 0].any() else np.nan
-    failures = int((together[:, 0] == 0).sum())
-    return (f"| {name} | {np.mean(success):.1f} % | {min(success):.1f} .. {max(success):.1f} | "
-            f"{together[:, 1].mean():.3f} | {steps:.0f} | "
-            f"{int(together[:, 3].sum())} of {failures} |")
 
 
 LINES = {  # of the picture: the rungs at the factors of the noise
@@ -271,12 +247,14 @@ WITHOUT = {"DDIM, 4 steps{}": "DDIM, 4 steps, x 0", "Gaussian{}": "regression"}
 
 
 def draw(path, results):
-    """Success by the size of the noise, for two distributions, redrawn or kept."""
+    """Success by the size of the noise, for two distributions, redrawn or kept; results: those of
+    `climb` for each training seed."""
+    from minidiff.pusht.view import charts  # pygame is needed for nothing else
     lines = []
     for label, pattern in LINES.items():
         names = [WITHOUT[pattern.removesuffix(", kept")]]
         names += [pattern.format(", x 0.25"), pattern.format(", x 0.5"), pattern.format("")]
-        solved = [np.mean([[e[0] for e in played] for played in results[name].values()])
+        solved = [np.mean([[e[0] for e in of_seed[name]] for of_seed in results])
                   for name in names]
         lines.append((label, [0, 0.25, 0.5, 1], 100 * np.array(solved)))
     charts.curves(path, lines, "What a draw is worth", "factor on the noise", "success, %",
@@ -292,7 +270,7 @@ def main(arguments):
     parser.add_argument("--demos", nargs="+", help="files (default: those of minidiff)")
     parser.add_argument("--wall", action="store_true", help="the task of minidiff/wall.py instead")
     parser.add_argument("--episodes", type=int, default=500, help="of each seed (default: 500)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2],
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(TRAINING_SEEDS),
                         help="of the training (default: 0 1 2)")
     parser.add_argument("--only", nargs="+", choices=tuple(RUNGS), metavar="RUNG",
                         default=tuple(RUNGS), help="these: " + "; ".join(RUNGS))
@@ -303,8 +281,10 @@ def main(arguments):
     names = args.only
     if args.wall:
         names = [name for name in names if not RUNGS[name].obs_noise]
-    results = climb(setting, names, args.seeds, args.episodes, args.folder)
-    print(TITLE, *[row(name, results[name]) for name in names], sep="\n")
+    results = [climb(setting, names, seed, args.episodes, args.folder) for seed in args.seeds]
+    for name in names:
+        solved = [np.mean([episode[0] for episode in of_seed[name]]) for of_seed in results]
+        say(f"{name}: {', '.join(f'{share:.1%}' for share in solved)} solved")
     if args.draw:
         draw(args.draw, results)
 

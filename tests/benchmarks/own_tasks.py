@@ -1,28 +1,24 @@
 """Four tasks that are nothing like PushT: diffusion, regression and the demonstrator in each.
 
     pip install -e '.[gymnasium]'
-    python tests/benchmarks/own_tasks.py              five minutes on two cores
-    python tests/benchmarks/own_tasks.py --tasks arm --seeds 0
+    python tests/benchmarks/own_tasks.py arm
 
 Each task is a file in tests/benchmarks/tasks/, which also holds its demonstrator. 300 of its
 episodes are the demonstrations (seeds 0 to 299); it and the policies are scored on other seeds.
 """
-import argparse
 import functools
 import importlib
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])  # tests, and the repository
 from minidiff import demos, policy, stopping  # noqa: E402
 from minidiff.beyond import OBJECTIVES, bind  # noqa: E402
-from minidiff.progress import Progress  # noqa: E402
-from minidiff.scoring import rollout, scores  # noqa: E402
-from minidiff.scoring.workers import Workers  # noqa: E402
-from minidiff.training import Config, Trainer  # noqa: E402
+from minidiff.scoring import rollout  # noqa: E402
+from minidiff.training import Config  # noqa: E402
 
 import numpy as np  # noqa: E402
+from benchmarks.measuring import TRAINING_SEEDS, Sheet, parser, played, trained  # noqa: E402
 
 NAMES = ("arm", "park", "chain", "pendulum")
 FIRST = 100_000  # seed of the first episode that is scored
@@ -64,59 +60,32 @@ def demonstrated(name, count):
                         "episode_ends": ends}, task)
 
 
-def trained(task, data, objective, seed):
-    known = OBJECTIVES[objective]
-    config = Config(**task.recipe, objective=objective, outputs=known.outputs, seed=seed)
-    trainer = Trainer(config, task, data, known.loss)
-    progress = Progress(f"{task.name}: training {objective}, seed {seed}", config.steps)
-    for loss in trainer:
-        stopping.safe_point()
-        progress.show(trainer.n, f"loss {loss:.4f}")
-    return trainer
-
-
-def measured(name, seeds, count):
-    """A row of the table for the demonstrator and for each of COLUMNS: summary by name."""
-    task = importlib.import_module(f"benchmarks.tasks.{name}").TASK
-    starts = range(FIRST, FIRST + count)
-    results = {"demonstrator": scores.summary([episode(name, seed)[2] for seed in starts],
-                                              task.score_range)}
-    data = demonstrated(name, 300)
+def main(arguments):
+    options = parser("own_tasks", __doc__)
+    options.add_argument("task", choices=NAMES)
+    options.add_argument("--seeds", nargs="+", type=int, default=list(TRAINING_SEEDS),
+                         help="of training (default: 0 1 2)")
+    options.add_argument("--episodes", type=int, default=500,
+                         help="for each training seed (default: 500)")
+    args = options.parse_args(arguments)
+    sheet = Sheet(args.json)
+    task = importlib.import_module(f"benchmarks.tasks.{args.task}").TASK
+    shown = [episode(args.task, FIRST + k)[2] for k in range(args.episodes)]
+    sheet.add("demonstrator", shown)
+    data = demonstrated(args.task, 300)
     trainers = {}
-    with Workers(2) as executor:
-        for column, (objective, sampler) in COLUMNS.items():
-            episodes = []
-            for seed in seeds:
-                if (objective, seed) not in trainers:
-                    trainers[objective, seed] = trained(task, data, objective, seed)
-                planner = policy.from_trainer(trainers[objective, seed], sampler())
-                episodes += rollout.evaluate(planner, starts, executor)
-            results[column] = scores.summary(episodes, task.score_range)
-    return results
-
-
-def cell(summary):
-    low, high = summary["score_ci95"]
-    if summary["success"] is None:
-        return f"{summary['score']:.1f} [{low:.1f}, {high:.1f}]"
-    low, high = summary["success_ci95"]
-    return f"{summary['success']:.1%} [{low:.1%}, {high:.1%}]"
-
-
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=NAMES, default=NAMES)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training")
-    parser.add_argument("--episodes", type=int, default=500, help="for each training seed")
-    args = parser.parse_args(arguments)
-    print(f"| task | demonstrator | {' | '.join(COLUMNS)} |")
-    print(f"|---{'|---' * (1 + len(COLUMNS))}|")
-    for name in args.tasks:
-        results = measured(name, args.seeds, args.episodes)
-        print(f"| {name} | {' | '.join(cell(summary) for summary in results.values())} |",
-              flush=True)
+    for column, (objective, sampler) in COLUMNS.items():
+        episodes = []
+        for seed in args.seeds:
+            if (objective, seed) not in trainers:
+                config = Config(**task.recipe, objective=objective, seed=seed,
+                                outputs=OBJECTIVES[objective].outputs)
+                trainers[objective, seed] = trained(config, task, data, name=objective)
+            planner = policy.from_trainer(trainers[objective, seed], sampler())
+            episodes += played(planner, args.episodes, FIRST)
+        sheet.add(column, episodes)
 
 
 if __name__ == "__main__":
-    main()
+    stopping.listen()
+    sys.exit(stopping.run("own_tasks", main, sys.argv[1:]))

@@ -15,7 +15,7 @@ default, these demonstrations are relabelled, too.
 """
 import numpy as np
 
-from ... import beyond, demos, stopping
+from ... import beyond, checkpoint, demos, stopping
 from ...beyond import baselines, formats, samplers
 from ...beyond.options import named
 from ...diffusion import variational_bound
@@ -86,7 +86,10 @@ def main(arguments):
     parser = stopping.Parser(prog="python -m minidiff.pusht bound", description=__doc__)
     parser.add_argument("run", type=named, metavar="RUN", help="a run's folder, or a policy's file")
     parser.add_argument("demos", type=named, metavar="DEMOS", help="a file of demonstrations")
+    parser.add_argument("--json", type=named, metavar="FILE", help="write the figures there, too")
     args = parser.parse_args(arguments)
+    if args.json:
+        checkpoint.check_writable(args.json)
     policy, meta = beyond.load(args.run, PUSHT)
     objective = meta["config"]["objective"]
     is_diffusion = "ancestral" in beyond.OBJECTIVES[objective].samplers
@@ -103,15 +106,17 @@ def main(arguments):
     if is_diffusion:
         figures, lines = of_diffusion(policy, obs, actions, rng)
     else:
-        figures = exact(policy, obs, actions)
-        lines = [f"-log p(plan) = {in_both_units(policy, figures)}"]
-    if not np.isfinite(figures).all():
+        figures = {"exact": float(exact(policy, obs, actions))}
+        lines = [f"-log p(plan) = {in_both_units(policy, figures['exact'])}"]
+    if not np.isfinite(list(figures.values())).all():
         raise ValueError(f"{args.run}: the density is not finite: the weights are too large")
     print(f"{len(many)} plans of {args.demos}", *lines, sep="\n")
+    if args.json:
+        checkpoint.write_json(args.json, figures | {"plans": len(many)})
 
 
 def of_diffusion(policy, obs, actions, rng):
-    """-> the figures, and the lines that say them."""
+    """-> the figures by name, and the lines that say them."""
     terms = bound(policy, obs, actions, rng)
     stopping.safe_point()
     few = obs[:EXACTLY], actions[:EXACTLY]
@@ -119,7 +124,7 @@ def of_diffusion(policy, obs, actions, rng):
     stopping.safe_point()
     bound_there = bound(policy, *few, rng).sum()
     total = terms.sum()
-    return [total, exact, bound_there], [
+    return {"bound": float(total), "exact": float(exact), "bound there": float(bound_there)}, [
         f"-log p(plan) <= {in_both_units(policy, total)}",
         f"    L_0 {terms[0]:.3f}, L_1 .. L_T-1 {terms[1:-1].sum():.3f}, L_T {terms[-1]:.5f}",
         f"exactly, along the probability-flow ODE: {in_both_units(policy, exact)}, "

@@ -25,7 +25,7 @@ import functools
 
 import numpy as np
 
-from ... import beyond, stopping
+from ... import beyond, checkpoint, stopping
 from ...beyond.options import bounded, distinct, named
 from ...policy import find, history
 from ...progress import Progress
@@ -133,15 +133,23 @@ def main(arguments):
                         help="at each (default: 100)")
     parser.add_argument("--off", type=bounded(float, 0, 40), default=0.0, metavar="PX",
                         help="from the agent to the axis (default: 0)")
+    parser.add_argument("--json", type=named, metavar="FILE", help="write the figures there, too")
     args = parser.parse_args(arguments)
     distinct(map(find, args.runs))
+    if args.json:
+        checkpoint.check_writable(args.json)
     policies = [dataclasses.replace(beyond.load(run, PUSHT)[0], temperature=1.0)
                 for run in args.runs]  # samples of p_theta
     states = symmetric_states(args.states, np.random.default_rng(0), args.off)
     shown = [demonstrated(state, SHOWN, np.random.default_rng(k)) for k, state in enumerate(states)]
-    again = measure(functools.partial(demonstrated, count=args.plans), states, shown)
-    print(f"{again['forks']:.0%} of the states are forks: the demonstrator goes both ways")
-    print(sentence("the demonstrator again", again))
-    for run, policy in zip(args.runs, policies):
-        move = functools.partial(motions, policy, count=args.plans)
-        print(sentence(run, measure(move, states, shown)))
+    moves = {"the demonstrator again": demonstrated}
+    moves |= {run: functools.partial(motions, policy) for run, policy in zip(args.runs, policies)}
+    figures = {}
+    for name, move in moves.items():
+        figures[name] = measure(functools.partial(move, count=args.plans), states, shown)
+        if len(figures) == 1:
+            print(f"{figures[name]['forks']:.0%} of the states are forks: the demonstrator goes "
+                  "both ways")
+        print(sentence(name, figures[name]))
+        if args.json:
+            checkpoint.write_json(args.json, figures)

@@ -1,0 +1,393 @@
+"""Every figure of RESULTS.md, and the table of README.md, made again by one command.
+
+    python tests/benchmarks/results.py                    what is missing; hours at first
+    python tests/benchmarks/results.py --only human forks these tables alone
+    python tests/benchmarks/results.py --check            which figures are older than their code?
+    python tests/benchmarks/results.py --list             the tables, and the commands behind each
+
+tables.py says of each table which commands it is made of, and what stands in its cells. This script
+runs the commands, as many at a time as there are cores. What they make is kept in runs/results. It
+is made again only when the code that makes it has changed; comments, docstrings and messages do not
+count. So Ctrl-C loses only what is under way. The tables are then written into the pages, between
+their marks, each with the date, the machine and a fingerprint of its code. --check compares these.
+
+Some tables take the 206 human demonstrations of Diffusion Policy, as runs/results/human.npz or
+human.zip (minidiff/pusht/README.md says where they are).
+"""
+import argparse
+import ast
+import datetime
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from minidiff import stopping  # noqa: E402
+from minidiff.checkpoint import write_atomically, write_json  # noqa: E402
+from minidiff.progress import duration, say, say_aside  # noqa: E402
+
+FOLDER = ROOT / "runs" / "results"
+PAGES = [ROOT / "minidiff" / "pusht" / "RESULTS.md", ROOT / "README.md"]
+DATA = ["minidiff/pusht/expert.npz", "minidiff/pusht/policy.npz"]
+NO_FIGURES = ("minidiff/pusht/view/", "minidiff/progress.py", "minidiff/stopping.py",
+              "minidiff/folders.py", "minidiff/scoring/cluster.py", "minidiff/scoring/workers.py")
+
+
+class Step(NamedTuple):
+    """A command, run in FOLDER, and the file there that it makes. `after`: the steps whose files it
+    reads. `seconds`: CPU seconds that it takes, about. `alone`: it measures time."""
+    output: str
+    command: str
+    after: tuple = ()
+    seconds: float = 10
+    alone: bool = False
+
+
+class Cell(NamedTuple):
+    """What stands in a table: text(the JSON files of the steps)."""
+    steps: tuple
+    text: Callable
+
+
+class Table(NamedTuple):
+    """`rows`: lists of cells; a cell may also be text."""
+    head: list
+    rows: list
+
+    def steps(self):
+        found = [step for row in self.rows for cell in row if isinstance(cell, Cell)
+                 for step in cell.steps]
+        return list(dict.fromkeys(found))
+
+    def markdown(self):
+        lines = [self.head, ["---"] * len(self.head)]
+        for row in self.rows:
+            lines.append([cell if isinstance(cell, str) else cell.text(*map(read, cell.steps))
+                          for cell in row])
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def read(step):
+    return json.loads((FOLDER / step.output).read_text(encoding="utf-8"))
+
+
+# ---- which code makes a figure? ------------------------------------------------------------------
+
+@functools.cache
+def imports(path):
+    """The files of the repository that one of its files imports."""
+    found = []
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [name.name.split(".") for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = list(Path(path).parts[:-node.level]) if node.level else []
+            module = above + (node.module.split(".") if node.module else [])
+            found += [module] + [[*module, name.name] for name in node.names]
+    files = []
+    for parts in found:
+        for base in (Path(*parts), Path("tests", *parts)):
+            files += [f"{base.as_posix()}.py", f"{base.as_posix()}/__init__.py"]
+    return [file for file in files if (ROOT / file).is_file()]
+
+
+@functools.cache
+def closure(path):
+    """A file and all that it imports, directly or not; those that make no figures are left out."""
+    found, waiting = set(), [path]
+    while waiting:
+        file = waiting.pop()
+        if file not in found and not file.startswith(NO_FIGURES):
+            found.add(file)
+            waiting += imports(file)
+    return sorted(found)
+
+
+class Wordless(ast.NodeTransformer):
+    """Takes out what is for people: docstrings, and strings and f-strings of several words."""
+
+    def visit_Expr(self, node):
+        node = self.generic_visit(node)
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
+
+    def visit_Constant(self, node):
+        return ast.Constant("") if isinstance(node.value, str) and " " in node.value else node
+
+    def visit_JoinedStr(self, node):
+        words = [part.value for part in node.values if isinstance(part, ast.Constant)]
+        return ast.Constant("") if " " in "".join(words) else node
+
+
+@functools.cache
+def code(path):
+    """A file without what is for people, written in one way."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return ast.unparse(ast.fix_missing_locations(Wordless().visit(tree)))
+
+
+def script(command):
+    """The file that a command runs."""
+    words = command.split()
+    if words[1] != "-m":
+        return words[1]
+    parts = ["minidiff", "pusht", "*", f"{words[3]}.py"]
+    return next(ROOT.glob("/".join(parts))).relative_to(ROOT).as_posix()
+
+
+@functools.cache
+def fingerprint(step):
+    """Eight digits that change with the command, its code, the data and the steps before it."""
+    digest = hashlib.sha256(step.command.encode())
+    for path in closure(script(step.command)):
+        digest.update(code(path).encode())
+    for path in DATA:
+        digest.update((ROOT / path).read_bytes())
+    for earlier in step.after:
+        digest.update(fingerprint(earlier).encode())
+    return digest.hexdigest()[:8]
+
+
+def of_table(table):
+    return hashlib.sha256("".join(map(fingerprint, table.steps())).encode()).hexdigest()[:8]
+
+
+# ---- the steps are done --------------------------------------------------------------------------
+
+def with_all_before(steps):
+    """The steps and all that they need, each after what it needs."""
+    order = {}
+    for step in steps:
+        order |= dict.fromkeys(with_all_before(step.after))
+        order[step] = None
+    return list(order)
+
+
+class Ledger:
+    """What is in FOLDER: {output: {"code": .., "date": .., "machine": .., "seconds": ..}}."""
+
+    def __init__(self):
+        self.path = FOLDER / "ledger.json"
+        self.entries = {}
+        if self.path.exists():
+            self.entries = json.loads(self.path.read_text(encoding="utf-8"))
+
+    def has(self, step):
+        entry = self.entries.get(step.output, {})
+        return entry.get("code") == fingerprint(step) and (FOLDER / step.output).exists()
+
+    def add(self, step, seconds):
+        self.entries[step.output] = {
+            "code": fingerprint(step), "date": datetime.date.today().isoformat(),
+            "machine": machine(), "seconds": round(seconds, 1)}
+        write_json(self.path, self.entries)
+
+    def expected(self, step):
+        return self.entries.get(step.output, {}).get("seconds", step.seconds)
+
+
+@functools.cache
+def machine():
+    """The processor and the versions."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(encoding="utf-8"), re.M)
+        name = re.sub(r"\((R|TM)\)| Processor| CPU", "", names[0]).strip() if names else name
+    versions = [f"{package} {importlib.metadata.version(package)}"
+                for package in ("numpy", "pymunk")]
+    return (f"{os.cpu_count()} cores, {name}; Python {platform.python_version()}, "
+            f"{', '.join(versions)}")
+
+
+def start(step):
+    """The command as a process in FOLDER, what it says in a file."""
+    words = step.command.split()
+    words[0] = sys.executable
+    if words[1] != "-m":
+        words[1] = str(ROOT / words[1])
+    output = FOLDER / step.output
+    if step.output.endswith("/policy.npz"):  # a run's folder: a part of one is in the way
+        shutil.rmtree(output.parent, ignore_errors=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    log = open(log_of(step), "w", encoding="utf-8")
+    return subprocess.Popen(words, cwd=FOLDER, env=os.environ | {"PYTHONPATH": str(ROOT)},
+                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def log_of(step):
+    folder = FOLDER / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{re.sub('[^a-zA-Z0-9.]+', '-', step.output)}.log"
+
+
+def make(steps, ledger, jobs):
+    """Run all steps that are missing -> those that failed, and those that need them."""
+    waiting = [step for step in with_all_before(steps) if not ledger.has(step)]
+    total = sum(map(ledger.expected, waiting)) / jobs
+    started, done, count = time.monotonic(), 0.0, len(waiting)
+    running, lost = {}, []
+    try:
+        while waiting or running:
+            stopping.safe_point("stopped: what is done is kept")
+            for step in list(waiting):
+                if any(earlier in lost for earlier in step.after):
+                    waiting.remove(step)
+                    lost.append(step)
+            for step in ready(waiting, running, jobs):
+                waiting.remove(step)
+                running[step] = start(step), time.monotonic()
+            time.sleep(0.1)
+            for step, (process, begun) in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[step]
+                done += ledger.expected(step) / jobs
+                if process.returncode or not (FOLDER / step.output).exists():
+                    say_aside(f"failed: {step.command}\n    {log_of(step)} says why")
+                    lost.append(step)
+                    continue
+                ledger.add(step, time.monotonic() - begun)
+                passed = time.monotonic() - started
+                left = (total - done) * passed / done
+                say(f"{count - len(waiting) - len(running)} of {count}, {duration(left)} left: "
+                    f"{step.command}")
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+        for process, _ in running.values():
+            process.wait()
+    return lost
+
+
+def ready(waiting, running, jobs):
+    """The steps that can start now, the longest first. One that measures time runs alone, last."""
+    if any(step.alone for step in running):
+        return []
+    free = [step for step in waiting if not set(step.after) & {*waiting, *running}]
+    together = [step for step in free if not step.alone]
+    if together or running or len(waiting) > len(free):
+        return sorted(together, key=lambda step: -step.seconds)[:jobs - len(running)]
+    return free[:1]
+
+
+# ---- the pages -----------------------------------------------------------------------------------
+
+MARKED = re.compile(r"(?<=<!-- table: )([\w-]+)( -->\n)(.*?)(?=<!-- end -->)", re.S)
+
+
+def credit(name, table, ledger):
+    """The line below a table."""
+    entries = [ledger.entries[step.output] for step in table.steps()]
+    machines = sorted({entry["machine"] for entry in entries})
+    date = max(entry["date"] for entry in entries)
+    return (f"<sub>`python tests/benchmarks/results.py --only {name}`: {date}; "
+            f"{' | '.join(machines)}; code {of_table(table)}</sub>")
+
+
+def write(page, tables, ledger):
+    """Put those tables into a page."""
+    def made(match):
+        name = match[1]
+        if name not in tables:
+            return match[0]
+        table = tables[name]
+        return f"{name}{match[2]}{table.markdown()}\n\n{credit(name, table, ledger)}\n"
+    text = page.read_text(encoding="utf-8")
+    write_atomically(page, lambda file: file.write(MARKED.sub(made, text).encode()))
+
+
+def marked(page):
+    """{name: what stands between its marks} of a page."""
+    return {match[1]: match[3] for match in MARKED.finditer(page.read_text(encoding="utf-8"))}
+
+
+def check(tables):
+    """-> in words, which figures are older than their code, or stand nowhere."""
+    found = {name: block for page in PAGES for name, block in marked(page).items()}
+    faults = [f"{name}: no page has this table" for name in tables if name not in found]
+    for name, block in found.items():
+        if name not in tables:
+            faults.append(f"{name}: nothing is known of this table")
+        elif f"code {of_table(tables[name])}<" not in block:
+            faults.append(f"{name}: older than the code that makes it")
+    return faults + [f"{page.name}: {figure} stands in no table" for page in PAGES
+                     for figure in unsupported(page, "".join(found.values()))]
+
+
+FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)? ?%|\d+\.\d\d+|\d[\d,]* of \d[\d,]*")
+NO_FIGURE = ("95 %", "100 %")  # of confidence, and where all is meant
+
+
+def unsupported(page, tables):
+    """The percentages, shares and long decimals in a page's prose that no table holds.
+
+    A paragraph with a command of its own, and quoted code, may hold others.
+    """
+    text = MARKED.sub("", page.read_text(encoding="utf-8"))
+    text = re.sub(r"```.*?```|<!--.*?-->", "", text, flags=re.S)
+    figures = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        if not re.search(r"`python |^    python ", paragraph, re.M):
+            prose = re.sub(r"`[^`]*`|\$[^$]*\$|\]\([^)]*\)", "", paragraph.replace("\n", " "))
+            figures += FIGURE.findall(prose)
+    return [figure for figure in figures if figure not in tables and figure not in NO_FIGURE]
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+def main(arguments):
+    from benchmarks.tables import TABLES
+    parser = argparse.ArgumentParser(prog="python tests/benchmarks/results.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=tuple(TABLES), metavar="NAME",
+                        default=tuple(TABLES), help="of these tables: " + ", ".join(TABLES))
+    parser.add_argument("--check", action="store_true",
+                        help="make nothing; say which figures are older than their code, and which "
+                             "stand in no table")
+    parser.add_argument("--list", action="store_true",
+                        help="make nothing; list the commands behind each table")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N",
+                        help="commands at a time (default: one for each core)")
+    args = parser.parse_args(arguments)
+    tables = {name: TABLES[name] for name in args.only}
+    if args.list:
+        for name, table in tables.items():
+            say(f"{name}\n" + "\n".join(f"    {step.command}"
+                                        for step in with_all_before(table.steps())))
+        return
+    if args.check:
+        faults = check(tables)
+        if faults:
+            raise RuntimeError("\n".join(faults))
+        say(f"{len(tables)} tables: all figures are as their code makes them")
+        return
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger()
+    steps = [step for table in tables.values() for step in table.steps()]
+    try:
+        lost = make(steps, ledger, args.jobs)
+    finally:  # what is whole is written
+        whole = {name: table for name, table in tables.items()
+                 if all(map(ledger.has, table.steps()))}
+        for page in PAGES:
+            write(page, whole, ledger)
+        say(f"{len(whole)} of {len(tables)} tables written")
+    if lost:
+        raise RuntimeError(f"{len(lost)} commands are missing, see above")
+
+
+if __name__ == "__main__":
+    stopping.listen()
+    sys.exit(stopping.run("results", main, sys.argv[1:]))
