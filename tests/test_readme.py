@@ -1,7 +1,7 @@
 """The pages keep their word: links lead where they say, quoted code is the repository's own, the
 example runs, and each equation stands in the function it names, proved by the test it names.
 
-    python tests/test_readme.py        puts the line numbers of the links right
+    python tests/test_readme.py        puts line numbers and the lengths of files right
 """
 import ast
 import doctest
@@ -16,6 +16,8 @@ README = ROOT / "README.md"
 PROOFS = ROOT / "tests" / "README.md"
 PAGES = [README, PROOFS, ROOT / "minidiff/pusht/README.md", ROOT / "minidiff/pusht/RESULTS.md"]
 LINK = re.compile(r"\[`(\w+)`\]\(([\w/.]+\.py)(?:#L\d+)?\)")
+LENGTH = re.compile(r"^(\| \[[^|]+\]\(([\w/]+\.py)\) \| [^|]+ \|) \d+ \| \d+ \|$", re.M)
+LINES_A_MINUTE = 10
 
 
 def text(page):
@@ -39,6 +41,15 @@ def corrected(page):
     return LINK.sub(link, text(page))
 
 
+def measured(page):
+    """A page's text with the minutes, to the next five, and lines of every file put right."""
+    def length(match):
+        lines = text(page.parent / match[2]).count("\n")
+        minutes = 5 * max(1, round(lines / LINES_A_MINUTE / 5))
+        return f"{match[1]} {minutes} | {lines} |"
+    return LENGTH.sub(length, text(page))
+
+
 def rows(page):
     """A table of equations: (number, the cells after the equation, each as links)."""
     found = re.findall(r"^\| (\d+|–) \| .+? \| (\[`.+) \|$", text(page), re.M)
@@ -50,10 +61,15 @@ def rows(page):
 def test_every_link_leads_to_what_it_names(page):
     assert corrected(page) == text(page), "run: python tests/test_readme.py"
     assert "#L0)" not in text(page), "a link names a function that is not there"
-    for path in re.findall(r"\]\((?!https?:)([\w./-]+?)(?:#\w+)?\)", text(page)):
+    for path in re.findall(r"\]\((?!https?:)([\w./-]+?)(?:#[\w-]+)?\)", text(page)):
         assert (page.parent / path).exists(), path
     for path in re.findall(r"`((?:minidiff|tests)/[\w./]+)`", text(page)):
         assert (ROOT / path).exists(), path
+
+
+def test_the_reading_path_says_how_long_each_of_its_files_is():
+    assert len(LENGTH.findall(text(README))) == 10
+    assert measured(README) == text(README), "run: python tests/test_readme.py"
 
 
 @pytest.mark.parametrize("page", [README, PROOFS], ids=["README", "tests/README"])
@@ -112,3 +128,4 @@ def test_the_task_of_the_readme_is_trained_and_scored_by_its_own_commands(tmp_pa
 if __name__ == "__main__":
     for page in PAGES:
         page.write_text(corrected(page), encoding="utf-8")
+        page.write_text(measured(page), encoding="utf-8")
