@@ -42,7 +42,7 @@ def corrected(page):
 
 
 def measured(page):
-    """A page's text with the minutes, to the next five, and lines of every file put right."""
+    """A page's text in which minutes (to the nearest five) and lines of files are right."""
     def length(match):
         lines = text(page.parent / match[2]).count("\n")
         minutes = 5 * max(1, round(lines / LINES_A_MINUTE / 5))
