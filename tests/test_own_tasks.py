@@ -2,6 +2,7 @@
 from minidiff import demos
 
 import importlib
+import json
 
 import numpy as np
 import pytest
@@ -35,13 +36,16 @@ def test_a_demonstrator_may_take_either_way():
 
 
 @pytest.mark.slow
-def test_a_row_has_the_demonstrator_and_each_way_to_learn(monkeypatch, capsys):
+def test_the_figures_are_those_of_the_demonstrator_and_each_way_to_learn(monkeypatch, tmp_path):
     park = importlib.import_module("benchmarks.tasks.park")
     short = park.TASK._replace(recipe={"steps": 3, "T": 4, "width": 8}, max_steps=30)
     monkeypatch.setattr(park, "TASK", short)
-    own_tasks.main("--tasks park --seeds 0 1 --episodes 3".split())
-    head, _, row = capsys.readouterr().out.splitlines()
-    assert head.count("|") == row.count("|") == 6 and row.startswith("| park | 100.0% [")
+    path = tmp_path / "park.json"
+    own_tasks.main(f"park --seeds 0 1 --episodes 3 --json {path}".split())
+    figures = json.loads(path.read_text())
+    counts = {name: len(sheet["episodes"]) for name, sheet in figures.items()}
+    assert counts == {"demonstrator": 3, "DDIM, 4 steps": 6, "ancestral": 6, "regression": 6}
+    assert all(episode["success"] for episode in figures["demonstrator"]["episodes"])
 
 
 def test_pendulums_demonstrator_swings_it_up():

@@ -275,7 +275,8 @@ def ready(waiting, running, jobs):
     """The steps that can start now, the longest first. One that measures time runs alone, last."""
     if any(step.alone for step in running):
         return []
-    free = [step for step in waiting if not set(step.after) & {*waiting, *running}]
+    busy = {step.output for step in [*waiting, *running]}
+    free = [step for step in waiting if not busy & {earlier.output for earlier in step.after}]
     together = [step for step in free if not step.alone]
     if together or running or len(waiting) > len(free):
         return sorted(together, key=lambda step: -step.seconds)[:jobs - len(running)]

@@ -1,0 +1,234 @@
+"""The figures of the pages: what makes them, how they are written, when they are out of date."""
+import argparse
+import re
+import sys
+
+import pytest
+from benchmarks import results, tables
+from benchmarks.results import Cell, Step, Table
+from conftest import ROOT
+
+PLAIN = '''"""What it is."""
+def double(x):
+    """Twice x."""
+    return 2 * x
+'''
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder for figures, and nothing is remembered of other files."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "figures")
+    (tmp_path / "figures").mkdir()
+    for function in (results.imports, results.closure, results.code, results.fingerprint):
+        function.cache_clear()
+    yield tmp_path
+    results.fingerprint.cache_clear()
+
+
+def made_by(folder, name, text, output, after=(), words=""):
+    """A step that runs a script of this text, which writes `output`."""
+    path = folder / f"{name}.py"
+    path.write_text(text)
+    results.imports.cache_clear()
+    results.closure.cache_clear()
+    results.code.cache_clear()
+    results.fingerprint.cache_clear()
+    return Step(output, f"python {path} {output} {words}".strip(), after, 1)
+
+
+COUNT = """import json, pathlib, sys
+seen = pathlib.Path("runs.txt")
+seen.write_text(seen.read_text() + sys.argv[1] if seen.exists() else sys.argv[1])
+pathlib.Path(sys.argv[1]).write_text(json.dumps({"n": 3}))
+"""
+
+
+# ---- the fingerprint -----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("other", [
+    PLAIN.replace("Twice x.", "The double of x."),
+    PLAIN.replace("return 2 * x", "# why\n    return (2 *\n        x)  # how"),
+    PLAIN.replace('    """Twice x."""\n', "")], ids=["docstring", "layout", "no docstring"])
+def test_words_and_layout_do_not_count(folder, other):
+    first = results.fingerprint(made_by(folder, "a", PLAIN, "a.json"))
+    assert results.fingerprint(made_by(folder, "a", other, "a.json")) == first
+
+
+def test_messages_do_not_count_but_names_and_numbers_do(folder):
+    said = 'print("so many of them", 3, "key")\nprint(f"there are {3} of them")\n'
+    first = results.fingerprint(made_by(folder, "a", said, "a.json"))
+    for old, new, counts in (("so many of", "a lot of", False), ("there are", "they are", False),
+                             ("3, ", "4, ", True), ("key", "other", True)):
+        changed = made_by(folder, "a", said.replace(old, new), "a.json")
+        assert (results.fingerprint(changed) != first) == counts, new
+
+
+def test_the_fingerprint_changes_with_the_command_and_with_what_comes_before(folder):
+    before = made_by(folder, "b", "1", "b.json")
+    step = made_by(folder, "a", "1", "a.json", (before,))
+    first = results.fingerprint(step)
+    assert results.fingerprint(step._replace(command=step.command + " --more")) != first
+    changed = made_by(folder, "b", "2", "b.json")
+    assert results.fingerprint(step._replace(after=(changed,))) != first
+
+
+def test_the_code_behind_a_command_is_all_that_it_imports():
+    of_eval = results.closure("eval.py")
+    assert {"minidiff/diffusion.py", "minidiff/scoring/rollout.py",
+            "minidiff/beyond/samplers.py"} < set(of_eval)
+    assert not any(path.startswith("minidiff/pusht/view") for path in of_eval)
+    assert "tests/benchmarks/ladder.py" in results.closure("tests/benchmarks/fidelity.py")
+    assert results.script("python -m minidiff.pusht forks a") == "minidiff/pusht/study/forks.py"
+
+
+# ---- the steps -----------------------------------------------------------------------------------
+
+def test_a_step_comes_after_what_it_needs_and_is_not_done_again(folder):
+    first = made_by(folder, "a", COUNT, "a.json")
+    second = made_by(folder, "b", COUNT, "b.json", (first,))
+    last = made_by(folder, "c", COUNT, "c.json", (second, first))._replace(alone=True)
+    assert results.make([last, second], results.Ledger(), 2) == []
+    runs = results.FOLDER / "runs.txt"
+    assert runs.read_text() == "a.jsonb.jsonc.json"
+    assert results.make([last], results.Ledger(), 2) == []
+    assert runs.read_text() == "a.jsonb.jsonc.json"
+    changed = made_by(folder, "b", COUNT + "\nmore = 1", "b.json", (first,))
+    results.make([last._replace(after=(changed, first))], results.Ledger(), 2)
+    assert runs.read_text() == "a.jsonb.jsonc.jsonb.jsonc.json"
+
+
+def test_what_needs_a_failed_step_is_not_tried_and_the_rest_is(folder, capsys):
+    broken = made_by(folder, "a", "raise SystemExit('no such thing')", "a.json")
+    lost = made_by(folder, "b", COUNT, "b.json", (broken,))
+    free = made_by(folder, "c", COUNT, "c.json")
+    assert set(results.make([lost, free], results.Ledger(), 1)) == {broken, lost}
+    assert (results.FOLDER / "runs.txt").read_text() == "c.json"
+    assert "failed: python" in capsys.readouterr().err
+    assert "no such thing" in results.log_of(broken).read_text()
+
+
+def test_a_step_that_measures_time_runs_alone():
+    quick, slow, timed = (Step(name, name, (), seconds, name == "t")
+                          for name, seconds in (("q", 1), ("s", 2), ("t", 3)))
+    assert results.ready([quick, slow, timed], [], 2) == [slow, quick]
+    assert results.ready([timed], [quick], 2) == [] and results.ready([quick], [timed], 2) == []
+    assert results.ready([timed], [], 2) == [timed]
+
+
+# ---- the pages -----------------------------------------------------------------------------------
+
+def a_page(folder, monkeypatch, text):
+    page = folder / "PAGE.md"
+    page.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(results, "PAGES", [page])
+    return page
+
+
+def test_a_table_is_written_between_its_marks_and_checked(folder, monkeypatch):
+    step = made_by(folder, "a", COUNT, "a.json")
+    table = Table(["what", "n"], [["three", Cell((step,), lambda sheet: f"{sheet['n']} %")]])
+    page = a_page(folder, monkeypatch, "It is 3 %.\n\n<!-- table: t -->\n<!-- end -->\nEnd.\n")
+    assert results.check({"t": table}) == ["t: older than the code that makes it",
+                                           "PAGE.md: 3 % stands in no table"]
+    ledger = results.Ledger()
+    results.make(table.steps(), ledger, 1)
+    results.write(page, {"t": table}, ledger)
+    text = page.read_text(encoding="utf-8")
+    assert "| what | n |\n| --- | --- |\n| three | 3 % |\n\n<sub>`python tests/benchm" in text
+    assert "--only t`: 20" in text and text.endswith("<!-- end -->\nEnd.\n")
+    assert results.check({"t": table}) == []
+    assert results.check({"t": table, "u": table}) == ["u: no page has this table"]
+    made_by(folder, "a", COUNT + "\nmore = 1", "a.json")
+    assert results.check({"t": table}) == ["t: older than the code that makes it"]
+
+
+@pytest.mark.parametrize("prose, missing", [
+    ("It is 12.5 %.", ["12.5 %"]), ("It is 7 of 9.", ["7 of 9"]), ("A score of 0.93.", ["0.93"]),
+    ("With 95 % confidence, by `--lr 0.05`, in 4 steps.", []), ("So 98.0 % of 300.", []),
+    ("`python eval.py` says 12 %.", [])])
+def test_a_figure_in_the_prose_needs_a_table_or_a_command(folder, monkeypatch, prose, missing):
+    page = a_page(folder, monkeypatch, prose)
+    assert results.unsupported(page, "| 98.0 % | 1 |") == missing
+
+
+def pixels(text):
+    """How wide a cell is on GitHub's page, about: 16 px type, without links and marks."""
+    text = re.sub(r"\]\([^)]*\)|[`*\[]|\$[^$]*\$", "", text)
+    return 7.7 * len(text) + 27
+
+
+@pytest.mark.parametrize("page", results.PAGES, ids=lambda page: page.name)
+def test_the_page_has_every_figure_where_it_belongs(page):
+    for name, block in results.marked(page).items():
+        assert name in tables.TABLES
+        lines = [line.strip("|").split(" | ") for line in block.splitlines()
+                 if line.startswith("|")]
+        assert lines, f"{name}: not made yet"
+        columns = [[pixels(line[k]) for line in lines] for k in range(len(lines[0]))]
+        first = min(max(columns[0]), 320)  # the words of the first column may wrap
+        assert first + sum(map(max, columns[1:])) <= 830, name
+        assert re.search(rf"--only {name}`: \d{{4}}-\d\d-\d\d; .+ cores, .+; code \w{{8}}<", block)
+
+
+def test_every_table_stands_in_one_page():
+    found = [name for page in results.PAGES for name in results.marked(page)]
+    assert sorted(found) == sorted(tables.TABLES)
+
+
+# ---- the tables ----------------------------------------------------------------------------------
+
+def every_step():
+    steps = [step for table in tables.TABLES.values() for step in table.steps()]
+    return results.with_all_before(steps)
+
+
+def test_each_output_has_one_command_and_each_row_a_cell_for_each_column():
+    steps = every_step()
+    assert len({step.output for step in steps}) == len(steps) > 200
+    for name, table in tables.TABLES.items():
+        assert {len(row) for row in table.rows} == {len(table.head)}, name
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+def test_the_commands_behind_the_tables_are_understood(script, monkeypatch):
+    pytest.importorskip("pymunk")
+    monkeypatch.syspath_prepend(ROOT)
+    module = __import__(script.removesuffix(".py"))
+    monkeypatch.setattr(argparse.ArgumentParser, "error",
+                        lambda self, message: pytest.fail(f"{sys.argv}: {message}"))
+    words = [step.command.split()[1:] for step in every_step()]
+    listed = [arguments for arguments in words if arguments[0] == script]
+    assert len(listed) > 50
+    for arguments in listed:
+        monkeypatch.setattr(sys, "argv", arguments)
+        module.parse_arguments()
+
+
+def test_a_rate_collapses_where_nothing_failed():
+    assert tables.rate(1000, 1000) == "1,000 of 1,000, ≥ 99.6 %"
+    assert tables.rate(150, 200) == "75.0 % [68.4, 80.8]"
+    assert tables.rate(9999, 10_000) == "99.99 % [99.94, 100.00]"
+
+
+def of_ladder(*episodes):
+    return {"rung": [list(episode) for episode in episodes]}
+
+
+def test_a_rung_gives_the_mean_and_the_range_of_training_seeds():
+    solved = True, 1.0, 80, False
+    moving = False, 0.5, 300, False
+    resting = False, 0.0, 300, True
+    one = of_ladder(solved, solved, solved, moving)
+    other = of_ladder(solved, moving, resting, resting)
+    assert tables.of_seeds((), "rung").text(one, other) == "50.0 (25.0 .. 75.0) %"
+    assert tables.at_rest((), "rung").text(one, other) == "2 of 4"
+    assert tables.pooled((), "rung", tables.success_of).text(one, other) == tables.rate(4, 8)
+
+
+def test_scores_of_several_sheets_are_pooled():
+    sheets = [{"episodes": [{"success": k < good, "score": float(k < good), "steps": 10 * k}
+                            for k in range(10)]} for good in (10, 5)]
+    assert tables.success().text(*sheets) == tables.rate(15, 20)
+    assert tables.mean_score().text(*sheets).startswith("0.750 [")
+    assert tables.median_steps().text(*sheets) == "30"
