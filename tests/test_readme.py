@@ -91,15 +91,29 @@ def test_every_equation_has_a_proof():
             assert path.startswith("test_") and name.startswith("test_"), name
 
 
+def occurs(code, sources):
+    """Whether a source has these lines, at the depth of a module, a function or a loop."""
+    indented = [textwrap.indent(code, " " * columns) for columns in (0, 4, 8)]
+    return any(lines in source for source in sources for lines in indented)
+
+
 def test_the_loops_that_the_readme_quotes_are_the_code():
     package = [text(path) for path in (ROOT / "minidiff").glob("*.py")]
     blocks = re.findall(r"```python\n(.*?)```", text(README), re.S)
     quoted = [block for block in blocks if ">>>" not in block and "TASK" not in block]
     assert len(quoted) == 2
     for block in quoted:
-        indented = (textwrap.indent(block, " " * columns) for columns in (4, 8))
-        wanted = list(indented)
-        assert any(code in source for source in package for code in wanted), block
+        assert occurs(block, package), block
+
+
+def test_the_lines_that_the_proofs_quote_are_those_of_the_tests():
+    tests = [text(path) for path in (ROOT / "tests").rglob("*.py")]
+    section = text(PROOFS).partition("## How a proof works")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^ +```python\n(.*?)^ +```", section, re.M | re.S)
+    lines = [code for code in re.findall(r"`([^`\n]+)`", section) if re.search(r"[\[\"]|==", code)]
+    assert len(blocks) == 1 and len(lines) == 7
+    for code in [*map(textwrap.dedent, blocks), *lines]:
+        assert occurs(code, tests), code
 
 
 @pytest.mark.slow
