@@ -33,7 +33,7 @@ def test_a_seed_is_a_start_near_the_same_place():
     starts = [wall.World().reset(seed=seed)[0] for seed in range(20)]
     assert np.array_equal(wall.World().reset(seed=3)[0], starts[3])
     assert len(np.unique(starts, axis=0)) == 20
-    assert np.abs(np.subtract(starts, (0, -1))).max() < 0.2
+    assert np.abs(np.subtract(starts, (0, -1))).max() < 0.35
 
 
 def test_a_step_goes_towards_the_action_and_no_farther_than_the_speed():
