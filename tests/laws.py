@@ -65,7 +65,7 @@ def mixture_denoiser(schedule, weights, means, spreads):
 
 
 def assert_close(estimate, expected, standard_error, bias=0.0):
-    """Monte Carlo estimates, numbers or arrays, are within 6.5 standard errors of what they estimate.
+    """Monte Carlo estimates, numbers or arrays, are within 6.5 standard errors of the truth.
 
     bias: what else may part them, for instance finitely many steps. With other seeds a check of
     correct code fails with a probability of at most 7e-10, and any check of the suite with 1e-6.

@@ -64,7 +64,7 @@ def test_messages_do_not_count_but_names_and_numbers_do(folder):
         assert (results.fingerprint(changed) != first) == counts, new
 
 
-def test_the_fingerprint_changes_with_the_command_and_with_what_comes_before(folder):
+def test_the_fingerprint_changes_with_the_command_and_earlier_steps(folder):
     before = made_by(folder, "b", "1", "b.json")
     step = made_by(folder, "a", "1", "a.json", (before,))
     first = results.fingerprint(step)
