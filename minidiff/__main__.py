@@ -1,9 +1,10 @@
 """The whole method in ten seconds, before any robot: python -m minidiff
 
-The data are numbers from two modes. They are noised step by step (eq. 2), or in one jump (eq. 5); a
-small network is trained to predict the noise (eq. 11); the reverse chain samples, from the prior
-(eq. 7) down to data (eq. 14); and the variational bound (eq. 10) is compared with the entropy of
-the data, which no model can beat.
+The data are single numbers from a mixture of two Gaussians, the two modes. A small network learns
+to predict the noise in noised data (eq. 11). Then the forward chain is shown: it adds noise step by
+step (eq. 2), or in one jump (eq. 5). The reverse chain leads from pure noise (eq. 7) to new data
+(eq. 14). At the end the variational bound (eq. 10) is compared with the entropy of the data, below
+which no model gets. The README lists the equations by number.
 """
 import signal
 
@@ -29,22 +30,22 @@ from .progress import Progress
 from .training import Config, Trainer
 
 MEANS = np.array([-1.0, 0.6])
-SPREAD = 0.15
-SHARE = 0.3  # of the data at the first mode
-BINS = np.linspace(-3, 3, 49)
-SHOWN = 0, 5, 10, 20, 35, 50, 70, 100  # timesteps
-JUMP = 50
+SPREAD = 0.15  # standard deviation of each mode
+SHARE = 0.3  # probability of the first mode
+BINS = np.linspace(-3, 3, 49)  # of the histograms
+SHOWN = 0, 5, 10, 20, 35, 50, 70, 100  # timesteps of which a histogram is printed
+JUMP = 50  # the timestep that is also reached in one jump
 BARS = " ▁▂▃▄▅▆▇█"
 PLAIN_BARS = " .:-=+*#@"  # for a terminal that cannot show the others
 
 
 def no_features(obs, frame):
-    """(B, 0): there is nothing to observe."""
+    """Features (B, 0): there is nothing to observe."""
     return np.zeros((len(obs), 0), np.float32)
 
 
 def no_frame(obs):
-    """The origin 0 and the axis 1, for each of a batch."""
+    """The origin 0 and the axis 1 for each observation: actions stay as they are."""
     return np.zeros((len(obs), 1), np.float32), np.ones((len(obs), 1, 1), np.float32)
 
 
@@ -52,20 +53,20 @@ TWO_MODES = Task("two modes", no_features, no_frame, np.zeros((0, 2)), np.array(
 
 
 def sample_data(n, rng):
-    """(n, 1, 1) float32: batch, horizon and action dimension, as everywhere."""
+    """n numbers of the mixture, (n, 1, 1) float32: batch, horizon and action dimension."""
     mode = (rng.uniform(size=(n, 1, 1)) > SHARE).astype(int)
     return (MEANS[mode] + SPREAD * rng.standard_normal((n, 1, 1))).astype(np.float32)
 
 
 def demonstrations(x):
-    """Numbers (n, 1, 1) as demonstrations: each is the one action of an episode."""
+    """Numbers (n, 1, 1) as demonstrations: each is the only action of an episode."""
     n = len(x)
     arrays = {"state": np.zeros((n, 0)), "action": x[:, 0], "episode_ends": 1 + np.arange(n)}
     return check(arrays, TWO_MODES)
 
 
 def entropy():
-    """-E log q(x_0) of the two modes, in nats, by a sum over a fine grid."""
+    """The entropy -E[log q(x_0)] of the data, in nats, by a sum over a fine grid."""
     x = np.linspace(-4, 4, 20_001)
     density = np.zeros_like(x)
     for share, mean in zip((SHARE, 1 - SHARE), MEANS):
@@ -74,18 +75,19 @@ def entropy():
 
 
 def least_loss(schedule, scale, n, rng):
-    """L_simple of the ideal denoiser E[eps | x_t], by n samples: what no network can get below.
+    """L_simple of the ideal denoiser E[eps | x_t], estimated from n samples. No network gets below.
 
-    In one mode x_t is Gaussian, and E[eps | x_t] linear in it; how likely each mode is, given x_t,
-    is by Bayes' rule. scale: of the data in the network's units.
+    If the mode is known, x_t is Gaussian and E[eps | x_t] is affine in x_t. The mode is not known,
+    so this is averaged over both, with their probabilities given x_t (Bayes' rule).
+    scale: the data are divided by it, as for the network.
     """
     means, spread = MEANS / scale, SPREAD / scale
     t = rng.integers(1, schedule.T + 1, n)
     eps = rng.standard_normal((n, 1, 1))
     x_t = q_sample(schedule, sample_data(n, rng) / scale, t, eps)[:, 0]  # (n, 1)
     signal, noise = np.sqrt(schedule.alpha_bar[t, None]), 1 - schedule.alpha_bar[t, None]
-    variance = signal**2 * spread**2 + noise  # of x_t in one mode
-    away = x_t - signal * means  # (n, 2)
+    variance = signal**2 * spread**2 + noise  # of x_t if the mode is known
+    away = x_t - signal * means  # (n, 2): from the mean of x_t in each mode
     weights = [SHARE, 1 - SHARE] * np.exp(-0.5 * away**2 / variance)
     weights /= weights.sum(1, keepdims=True)
     ideal = (weights * away).sum(1, keepdims=True) * np.sqrt(noise) / variance
@@ -93,7 +95,7 @@ def least_loss(schedule, scale, n, rng):
 
 
 def bars(x):
-    """A histogram of x in one line."""
+    """A histogram of x as one line of text."""
     counts = np.histogram(x, BINS)[0]
     shapes = BARS if can_be_shown(BARS) else PLAIN_BARS
     return "".join(shapes[round(8 * count / counts.max())] for count in counts)
@@ -138,8 +140,8 @@ def main(steps=3000, samples=5000):
     eps = rng.standard_normal(x0.shape, dtype=np.float32)
     show(f"x_{JUMP} at once", q_sample(schedule, x0, JUMP, eps))
     _, variance = q_mean_variance(schedule, x0, JUMP)
-    print(f"The last line is one jump (eq. 5). It has the law of x_{JUMP}: {variance:.0%} of its "
-          "variance\nis noise, however one comes there.")
+    print(f"The last line is one jump (eq. 5). It has the distribution of x_{JUMP}: "
+          f"{variance:.0%} of\nthe mean square is noise, by single steps as by one jump.")
 
     print("\nReverse: the network's steps lead from noise (eq. 7) back to data (eq. 14).")
     chain = ancestral_sampling(schedule, eps_theta, prior(x0.shape, rng), nothing, rng)
@@ -147,16 +149,16 @@ def main(steps=3000, samples=5000):
     for step in SHOWN[::-1]:
         show(f"x_{step}", reverse[step])
     print(f"data:    {two_modes(scale * x0)}\nsamples: {two_modes(scale * reverse[0])}")
-    print("Both modes are there, with their shares: a sample is no average of the two.")
+    print("Both modes are there, in their proportions; a regression would give their mean.")
 
     losses = trainer.losses
     least = least_loss(schedule, scale[0, 0], 100_000, rng)
     print(f"\nL_simple (eq. 11) fell from {losses[:20].mean():.3f} to {losses[-500:].mean():.3f}. "
-          f"It cannot fall below {least:.3f}:\nfrom x_t alone nobody can tell all of the noise.")
+          f"It cannot fall below {least:.3f}:\nx_t alone does not determine the noise in it.")
     bound = variational_bound(schedule, eps_theta, x0, nothing, rng).sum() + np.log(scale[0, 0])
     print(f"The variational bound (eq. 10) is {bound:.3f} nats, the entropy of the data "
-          f"{entropy():.3f}.\nNo model gets below the entropy. What is between them is the price "
-          "of the\nnetwork's errors and of Gaussian steps: the true reverse steps have two modes.")
+          f"{entropy():.3f}.\nNo model gets below the entropy. The gap has two causes: errors "
+          "of the\nnetwork, and Gaussian steps where the true ones are mixtures of two Gaussians.")
 
 
 if __name__ == "__main__":

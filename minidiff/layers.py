@@ -1,8 +1,8 @@
 """The operations of a neural network, each one fused: many elementary steps, one entry on the tape.
 
-The elementary operations of tensor.py give the same results (tests/test_autograd.py writes each
-layer so). Fused, with the backward worked out by hand, a layer passes over each big array as few
-times as it can, and a training step is about as fast as PyTorch's.
+The elementary operations of tensor.py give the same results (tests/test_autograd.py compares them).
+But a fused layer, with its backward derived by hand, passes over each large array fewer times. So a
+training step is about as fast as PyTorch's.
 """
 import numpy as np
 
@@ -25,7 +25,7 @@ def linear(x, W, b=None):
 
 
 def _rows(a):
-    """(..., C) -> (N, C), a view where memory allows it."""
+    """(..., C) -> (N, C), without a copy where the memory layout allows it."""
     return a if a.ndim == 2 else a.reshape(-1, a.shape[-1])
 
 
@@ -35,9 +35,9 @@ def conv1d(x, W, b):
 
         y[t] = b + sum_j x[t + j - K//2] W[j],   x[t] = 0 outside 0..H-1
 
-    x: (H, B, I), W: (K, I, O), b: (O,) -> (H, B, O). Time comes first, so that each tap is one
-    matrix product over a contiguous stretch of the input: no patches are copied, which saves K
-    copies of x.
+    x: (H, B, I), W: (K, I, O), b: (O,) -> (H, B, O), for H steps, I input and O output channels.
+    Time comes first: so the steps that a tap reads are contiguous, and a tap is one matrix product
+    without a copy of its input.
     """
     K = len(W)
     if x.ndim != 3 or W.ndim != 3 or K % 2 == 0:
@@ -82,7 +82,7 @@ def _stretch(shift, H):
 def rmsnorm(x, eps=1e-5):
     """x / sqrt(mean(x^2) + eps), with the mean over the last axis (Zhang & Sennrich 2019).
 
-    x: (..., C). It has no gain: the matrix that follows can learn it.
+    x: (..., C). No gain is learned: it would only scale the rows of the matrix that follows.
     """
     n = x.shape[-1]
     rms = np.sqrt(_row_dot(x, x) / n + eps)  # (..., 1)
@@ -105,10 +105,12 @@ def groupnorm(x, gain, bias, groups, eps=1e-5):
     """gain xhat + bias, xhat = (x - mean) / sqrt(var + eps), per sample.
 
     Mean and variance are over time and the channels of a group. x: (H, B, C); gain, bias: (C,), or
-    (B, C), one for each sample: then this is FiLM (Perez et al. 2018) at no cost.
+    (B, C), which differ between samples: then this is FiLM (Perez et al. 2018) at no extra cost.
 
-    Fused, all that is done to the big arrays is array * (B, C) + (B, C). With <> for the group
-    mean, the gradient is gx = (gain g - <gain g> - xhat <gain g xhat>) / sqrt(var + eps).
+    Fused, arrays (H, B, C) are only multiplied by, and added to, arrays (B, C). The gradient, with
+    <a> for the mean of a over time and a group, is
+
+        gx = (gain g - <gain g> - xhat <gain g xhat>) / sqrt(var + eps)
     """
     if x.ndim != 3 or x.shape[2] % groups:
         raise mismatch(f"groupnorm with {groups} groups", x=x, gain=gain, bias=bias)
@@ -126,7 +128,7 @@ def groupnorm(x, gain, bias, groups, eps=1e-5):
     y = centred * scale
     y += bias
 
-    last = [None, None, None]  # g, and its sums, which all three gradients need
+    last = [None, None, None]  # the latest g and its sums: computed once for all three gradients
 
     def sums(g):  # over time: of g xhat, and of g
         if last[0] is not g:

@@ -1,19 +1,20 @@
 """Reverse-mode automatic differentiation over NumPy arrays.
 
-A `Tensor` is a variable: an array by which a gradient is wanted. Plain arrays are constants.
+A `Tensor` is a variable: the gradient with respect to it is wanted. Plain arrays are constants.
 
 Each operation below is a function of arrays. It returns its result and, for each input, a function
-that turns the gradient of the result into the gradient of that input: the chain rule for that one
-operation. While a `Tape` is open, an operation on a Tensor gives a Tensor, and the tape keeps these
-functions in the order of computation; `tape.backward(loss)` calls them from the last to the first:
+that turns the gradient of the loss with respect to the result into that with respect to the input:
+the chain rule for this one operation. While a `Tape` is open, an operation on a Tensor gives a
+Tensor, and the tape keeps these functions in the order of computation. `tape.backward(loss)` calls
+them from the last to the first:
 
     with Tape() as tape:
         loss = tn.sum((x * w - y) * (x * w - y))
     tape.backward(loss)                       # now w.grad holds dloss/dw
 
-Without an open tape an operation gives an array: sampling costs no more than its arithmetic. There
-is no recursion, so depth is limited by memory alone. The precision is that of the inputs: float32
-to train, float64 in the tests.
+Without an open tape an operation gives an array, so sampling pays nothing for gradients. Backward
+is a loop, not a recursion, so a computation may be as deep as memory allows. The precision is that
+of the inputs: float32 in training, float64 in the tests.
 """
 import functools
 import threading
@@ -27,11 +28,11 @@ class Tensor:
     """An array, and the gradient of the loss with respect to it.
 
     data: ndarray of any shape, of real or complex floating-point numbers; integers and booleans
-    become float64. grad: None, or an array of the shape of data, to which every `Tape.backward`
-    adds; set it back to None between steps.
+    become float64. grad: None, or an array of the shape of data. Every `Tape.backward` adds to it,
+    so set it back to None between steps.
     """
     __slots__ = ("data", "grad")
-    __array_ufunc__ = None  # so that `ndarray * Tensor` comes to Tensor.__rmul__
+    __array_ufunc__ = None  # so that NumPy leaves `ndarray * Tensor` to Tensor.__rmul__
 
     def __init__(self, data):
         self.data = np.asarray(data)
@@ -61,7 +62,7 @@ def _floats(data):
 
 
 def constant(x):
-    """The array of a Tensor, through which no gradient flows; arrays and numbers as they are."""
+    """The array of a Tensor, so that no gradient flows. Arrays and numbers stay as they are."""
     return x.data if isinstance(x, Tensor) else x
 
 
@@ -80,11 +81,11 @@ class Tape:
         _open.tape = self._outer
 
     def backward(self, result, grad=None):
-        """Add d(result . grad)/dx to x.grad for each Tensor x that is an input and not a result.
+        """Add d sum(grad * result)/dx to x.grad, for each Tensor x that no recorded operation made.
 
-        grad is 1 by default. This empties the tape, which frees each intermediate array as soon as
-        it has served. So a tape is read once. ValueError for a result that this tape has not
-        recorded.
+        grad: of the shape of result, 1 by default. The tape is emptied on the way: this frees each
+        intermediate array as soon as it has been used. So backward works once for a tape.
+        ValueError for a result that this tape has not recorded.
         """
         if not any(out is result for out, _, _ in reversed(self._entries)):
             raise ValueError("backward: this tape has not recorded the result: it was computed "
@@ -100,16 +101,16 @@ class Tape:
             for x, gradient_of in zip(inputs, backward):
                 if isinstance(x, Tensor):
                     g = np.asarray(_sum_to(gradient_of(grad), x.data.shape), x.data.dtype)
-                    # a sum over paths; never in place, since g may be shared
+                    # gradients add up over all paths; not in place, as another Tensor may hold g
                     x.grad = g if x.grad is None else x.grad + g
 
 
 def operation(forward):
-    """An operation on Tensors and arrays, made of one on arrays alone.
+    """Decorator: a function of arrays becomes an operation on Tensors and arrays.
 
-    forward(*arrays, **options) -> result, and for each array by which there is a gradient, in
-    their order, a function (gradient of the result -> gradient of the array). Tensors go by
-    position: options, and inputs beyond the last such function, are constants.
+    forward(*arrays, **options) returns the result and then functions, one for each of the first
+    arrays, from the gradient of the result to that of the array. Pass Tensors by position. Options
+    are constants, and so are arrays without such a function.
     """
     @functools.wraps(forward)
     def apply(*inputs, **options):
@@ -120,7 +121,7 @@ def operation(forward):
         variables = [x for x in inputs if isinstance(x, Tensor)]
         if not variables:
             return y
-        if y.ndim == 0:  # NumPy 1 takes numbers without dimensions as float64
+        if y.ndim == 0:  # NumPy 1: a float32 array without dimensions times 0.5 is float64
             y = np.asarray(y, np.result_type(*[x.data.dtype for x in variables]))
         out = Tensor(y)
         tape._entries.append((out, inputs, backward))
@@ -129,7 +130,7 @@ def operation(forward):
 
 
 def _sum_to(g, shape):
-    """The gradient of a broadcast: sum over the axes along which the input was repeated."""
+    """The gradient of broadcasting: g summed over the axes along which the input was repeated."""
     if g.shape == shape:
         return g
     g = g.sum(axis=tuple(range(g.ndim - len(shape))))
@@ -148,7 +149,7 @@ def mismatch(name, **arrays):
 def elementwise(name, f, a, b):
     """Both operands as arrays, and f of them with NumPy's broadcasting.
 
-    Numbers take the precision of the other operand, so 2 * float32 stays float32.
+    A plain number takes the precision of the other operand, so 2 * float32 stays float32.
     """
     a, b = _matched(a, b), _matched(b, a)
     try:
@@ -207,14 +208,14 @@ def sqrt(a):
 
 @operation
 def clip(a, low, high):
-    """a within low..high, two numbers; no gradient where it was cut."""
+    """a limited to low..high, two numbers. The gradient is 0 where a was cut."""
     y = np.minimum(np.maximum(a, low), high)  # faster than np.clip on small arrays
     return y, lambda g: g * (y == a)
 
 
 @operation
 def silu(x):
-    """x sigmoid(x); the sigmoid is written by tanh, which cannot overflow."""
+    """x sigmoid(x), with sigmoid(x) = (1 + tanh(x/2))/2: unlike exp, tanh cannot overflow."""
     s = np.tanh(x * 0.5)
     s += 1
     s *= 0.5
@@ -259,7 +260,10 @@ def swapaxes(x, i, j):
 
 @operation
 def getitem(x, index):
-    """x[index], for any index of NumPy's. What is picked twice gets both gradients."""
+    """x[index], for any NumPy index. An element picked twice gets the sum of both gradients.
+
+    Integers and slices pick none twice: then an assignment is enough, and faster.
+    """
     parts = index if isinstance(index, tuple) else (index,)
     once = all(isinstance(part, (int, slice, type(None), type(Ellipsis))) for part in parts)
 
