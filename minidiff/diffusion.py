@@ -1,12 +1,13 @@
 """The paper: noise schedule, forward process, objective, reverse process, variational bound.
 
-One convention everywhere: t runs 1..T as in the paper, and every table has T+1 entries with
-alpha_bar[0] = 1, so that table[t] belongs to timestep t.
+q is the forward process, which is fixed and adds noise. p_theta is the reverse process, which is
+learned; theta are the weights of the network. t runs 1..T as in the paper, and every table has T+1
+entries with alpha_bar[0] = 1, so table[t] is the value for timestep t.
 "Eq." numbers are those of the table in the README. Ho = Ho, Jain & Abbeel 2020 (DDPM).
 
 Shapes: x0, x_t, eps are (B, H, D): batch, horizon, action dimension. t is an int array (B,), or one
 int for the whole batch, in 1..T (p_sample takes one int). Tables are float64; results have the
-precision of x. x0 may be an array or, on an open tape, a Tensor; then results are Tensors.
+precision of x. x0 may be an array or, while a tape is open, a Tensor; then results are Tensors.
 """
 import numpy as np
 
@@ -17,7 +18,7 @@ from .tensor import constant
 # ---- noise schedule ------------------------------------------------------------------------------
 
 class Schedule:
-    """beta_1..beta_T and what follows from them.
+    """beta_1..beta_T, the variances of the noise added at each step, and tables that follow.
 
     Eq. 3: alpha_t = 1 - beta_t,   alpha_bar_t = prod_{s<=t} alpha_s.
 
@@ -35,20 +36,20 @@ class Schedule:
         self.beta = _table(0, beta)
         self.alpha = 1 - self.beta
         self.alpha_bar = np.cumprod(self.alpha)
-        # x_t = signal x_0 + noise eps; snr is the signal-to-noise ratio of x_t
+        # eq. 5: x_t = signal x_0 + noise eps; snr: signal-to-noise ratio signal^2 / noise^2
         self.signal = np.sqrt(self.alpha_bar)
         self.noise = np.sqrt(1 - self.alpha_bar)
         self.snr = _table(np.inf, self.alpha_bar[t] / (1 - self.alpha_bar[t]))
-        # the posterior, see q_posterior: variance beta_tilde, mean c_x0 x_0 + c_xt x_t
+        # see q_posterior: its variance is beta_tilde, its mean c_x0 x_0 + c_xt x_t
         remaining = (1 - self.alpha_bar[t - 1]) / (1 - self.alpha_bar[t])
         self.beta_tilde = _table(0, remaining * beta)
         self.c_x0 = _table(1, np.sqrt(self.alpha_bar[t - 1]) * beta / (1 - self.alpha_bar[t]))
         self.c_xt = _table(0, np.sqrt(self.alpha[t]) * remaining)
         self.log_beta = _table(-np.inf, np.log(beta))
-        # beta_tilde_1 = 0 has no logarithm: the one of t = 2 is used (Nichol & Dhariwal 2021)
+        # beta_tilde_1 = 0 has no logarithm: that of beta_tilde_2 is used (Nichol & Dhariwal 2021)
         floor = self.beta_tilde[min(2, self.T)] or beta[0]
         self.log_beta_tilde = np.log(np.where(self.beta_tilde > 0, self.beta_tilde, floor))
-        # entropy of the posterior, in nats for each number of x_{t-1}; at t = 1 see bound_term
+        # entropy of the posterior, in nats per number of x_{t-1}; 0 at t = 1, see bound_term
         self.posterior_entropy = 0.5 * (np.log(2 * np.pi) + 1 + self.log_beta_tilde)
         self.posterior_entropy[:2] = 0
 
@@ -60,10 +61,10 @@ def _table(entry_0, entries):
 def linear_schedule(T):
     """1 - (1-b)^(1000/T) for b from 1e-4 to 0.02 in equal steps: Ho, section 4, where T = 1000.
 
-    Why the power: log alpha_bar_T = sum_t log(1 - beta_t), for beta = b about -0.01005 T. If T is
-    1000, alpha_bar_T is 4e-5: x_T is noise. If T is 100, it is 0.36: x_T still shows x_0, while
-    sampling starts from pure noise, which the network never saw in training. With the power, one
-    step does the work of 1000/T steps, and alpha_bar_T is 4e-5 for any T.
+    Why the power: without it, beta = b, and log alpha_bar_T = sum_t log(1 - beta_t) is about
+    -0.0101 T. For T = 1000, alpha_bar_T is 4e-5: x_T is noise. For T = 100 it is 0.36: x_T still
+    shows x_0. But sampling starts from pure noise, which the network would not know from training.
+    With the power, one step does the work of 1000/T steps, and alpha_bar_T is 4e-5 for any T.
     """
     b = np.linspace(1e-4, 0.02, T) if T > 1 else np.array([0.01005])
     return Schedule(1 - (1 - b) ** (1000 / T))
@@ -72,7 +73,7 @@ def linear_schedule(T):
 def cosine_schedule(T, s=0.008):
     """alpha_bar_t = f(t)/f(0), f(t) = cos^2(pi/2 (t/T + s)/(1 + s)); beta <= 0.999.
 
-    Nichol & Dhariwal 2021, eq. 17. A function of t/T, so it needs no scaling.
+    Nichol & Dhariwal 2021, eq. 17. It depends on t/T alone, so it holds for any T.
     """
     f = np.cos(np.pi / 2 * (np.arange(T + 1) / T + s) / (1 + s)) ** 2
     return Schedule(np.minimum(1 - f[1:] / f[:-1], 0.999))
@@ -116,7 +117,7 @@ def q_mean_variance(schedule, x0, t):
         variance  alpha_t (1 - alpha_bar_{t-1}) + beta_t = alpha_t - alpha_bar_t + 1 - alpha_t
                   = 1 - alpha_bar_t
 
-    And a Gaussian that is scaled, with independent Gaussian noise added, is Gaussian.
+    And a Gaussian stays Gaussian when it is scaled and independent Gaussian noise is added.
     """
     return gather(schedule.signal, t, x0) * x0, gather(1 - schedule.alpha_bar, t, x0)
 
@@ -155,8 +156,8 @@ def x0_from_eps(schedule, x_t, t, eps):
     """Eq. 5 solved for x_0: (x_t - sqrt(1-alpha_bar_t) eps) / sqrt(alpha_bar_t).
 
     Given x_t there is one unknown: eps, x_0 and v = sqrt(alpha_bar_t) eps - sqrt(1-alpha_bar_t) x_0
-    (Salimans & Ho 2022) are affine functions of each other. So their errors are proportional. At
-    fixed x_t, d x_0 = -sqrt((1-alpha_bar)/alpha_bar) d eps and d v = d eps / sqrt(alpha_bar), hence
+    (Salimans & Ho 2022) are affine functions of each other. So the errors d of their predictions
+    are proportional. d x_0 = -sqrt((1-alpha_bar)/alpha_bar) d eps, d v = d eps / sqrt(alpha_bar):
 
         |d eps|^2 = SNR_t |d x_0|^2 = alpha_bar_t |d v|^2,   SNR_t = alpha_bar_t / (1-alpha_bar_t)
     """
@@ -171,9 +172,10 @@ def eps_from_x0(schedule, x_t, t, x0):
 def score_from_eps(schedule, t, eps):
     """Eq. 13: grad_{x_t} log q(x_t | x_0) = -eps / sqrt(1-alpha_bar_t).
 
-    log q(x_t | x_0) = -|x_t - sqrt(alpha_bar) x_0|^2 / (2 (1-alpha_bar)) + const, and the numerator
-    is |sqrt(1-alpha_bar) eps|^2. The score of the noisy data follows from q(x_t) = int q(x_0)
-    q(x_t | x_0) dx_0: differentiate and divide by q(x_t),
+    log q(x_t | x_0) = -|x_t - sqrt(alpha_bar) x_0|^2 / (2 (1-alpha_bar)) + const. Its gradient is
+    -(x_t - sqrt(alpha_bar) x_0) / (1-alpha_bar), and the bracket is sqrt(1-alpha_bar) eps (eq. 5).
+    The score of the noisy data is grad log q(x_t), with q(x_t) = int q(x_0) q(x_t | x_0) dx_0.
+    Differentiate, and divide by q(x_t):
 
         grad log q(x_t) = E[grad log q(x_t | x_0) | x_t] = -E[eps | x_t] / sqrt(1-alpha_bar_t)
 
@@ -186,17 +188,18 @@ def score_from_eps(schedule, t, eps):
 # ---- training objective --------------------------------------------------------------------------
 
 def sample_t(schedule, batch, rng):
-    """Eq. 12: t ~ U{1, .., T}, one for each of a batch, (B,)."""
+    """Eq. 12: t ~ U{1, .., T}, one for each element of the batch, (B,)."""
     return rng.integers(1, schedule.T + 1, batch)
 
 
 def bound_weight(schedule, variance="beta"):
     """lambda(t) = beta_t^2 / (2 sigma_t^2 alpha_t (1-alpha_bar_t)), a table (T+1,) (Ho eq. 12).
 
-    From the bound to the eps error: a term of the bound (see bound_term) depends on theta only
-    through |mean difference|^2 / (2 sigma_t^2), between the posterior's mean and p_theta's. Both
-    means are c_x0 x_0 + c_xt x_t, one with the true x_0, one with the predicted x_0, so their
-    difference is c_x0 d x_0 and, by x0_from_eps and alpha_bar_t = alpha_t alpha_bar_{t-1},
+    It leads from the bound to the error of eps. If sigma_t is not learned, a term of the bound (see
+    bound_term) depends on theta only through |d mean|^2 / (2 sigma_t^2). Here d mean is the
+    difference between the means of the posterior and of p_theta. Both are c_x0 x_0 + c_xt x_t, the
+    first with the true x_0, the second with the predicted one. So d mean = c_x0 d x_0. By
+    x0_from_eps and alpha_bar_t = alpha_t alpha_bar_{t-1},
 
         c_x0^2 |d x_0|^2 = alpha_bar_{t-1} beta_t^2 / (1-alpha_bar_t)^2 |d eps|^2 / SNR_t
                          = beta_t^2 / (alpha_t (1-alpha_bar_t)) |d eps|^2
@@ -216,12 +219,13 @@ WEIGHTS = ("uniform", "inverse-alpha-bar", "min-snr", "bound")
 def loss_weight(schedule, name):
     """lambda(t) by name as a table (T+1,), scaled to mean one over t = 1..T.
 
-    The scale sets the unit of the loss only: Adam does not depend on it.
+    The scale is the unit of the loss. Adam's updates by L_simple do not depend on it.
 
     uniform            1: every timestep's eps error counts the same (Ho eq. 14)
-    inverse-alpha-bar  1/alpha_bar_t: the error of v, the output of the network in nn; at most 1e4,
-                       which by the cosine schedule makes t = T count for next to nothing
-    min-snr            min(SNR_t, 5)/SNR_t: the x_0 error times its SNR, up to 5 (Hang et al. 2023)
+    inverse-alpha-bar  1/alpha_bar_t: the squared error of v, the output if preconditioned (see nn).
+                       At most 1e4: so t = T, where the cosine schedule has 4e6, hardly counts
+    min-snr            min(SNR_t, 5)/SNR_t: the squared error of x_0 times SNR_t, or times 5 where
+                       SNR_t is larger (Hang et al. 2023)
     bound              see bound_weight
     """
     if name == "uniform":
@@ -241,8 +245,8 @@ def l_simple(schedule, eps_theta, x0, t, eps, cond, weight):
     """Eq. 11: L_simple = E[lambda(t) ||eps - eps_theta(x_t, t)||^2].
 
     The mean over batch, horizon and dimensions, for t (B,) by eq. 12 and eps ~ N(0, I).
-    cond (B, F): what the network may know besides. weight: a table of lambda (T+1,). Returns one
-    number, on an open tape a Tensor.
+    cond (B, F): the features that the network is given, too. weight: the table lambda (T+1,).
+    Returns one number, while a tape is open a Tensor.
     """
     x_t = q_sample(schedule, x0, t, eps)
     return mse(eps_theta(x_t, t, cond), eps, gather(weight, t, x0))
@@ -251,18 +255,19 @@ def l_simple(schedule, eps_theta, x0, t, eps, cond, weight):
 # ---- reverse process -----------------------------------------------------------------------------
 
 def fixed_variance(schedule, variance):
-    """The table (T+1,) of a Sigma_theta that is not learned: "beta" or "beta-tilde".
+    """The table (T+1,) of sigma^2, "beta" or "beta-tilde", if Sigma_theta = sigma^2 I is fixed.
 
     The best p_theta has the mean and variance of q(x_{t-1} | x_t). By the law of total variance,
-    over x_0 given x_t, this variance is the posterior's plus that of the posterior's mean:
-    beta_tilde_t + c_x0^2 Var(x_0 | x_t). Its two limits:
+    this variance is that of the posterior plus that of the posterior's mean, as x_0 varies given
+    x_t: beta_tilde_t + c_x0^2 Var(x_0 | x_t). Two limits:
 
         x_0 one point     Var(x_0 | x_t) = 0                 sigma^2 = beta_tilde_t
         x_0 ~ N(0, I)     Var(x_0 | x_t) = 1-alpha_bar_t     sigma^2 = beta_t
 
-    In the second, with a for alpha_bar_{t-1}: beta (1-a + a beta) / (1-alpha_bar_t) = beta, as
-    a (1-beta) = alpha_bar_t. For data with E[x_0^2] <= 1 its mean over x_t lies between the two:
-    the estimate sqrt(alpha_bar_t) x_t of x_0 has a mean squared error of at most 1-alpha_bar_t.
+    The second, with a for alpha_bar_{t-1}: beta (1-a + a beta) / (1-alpha_bar_t) = beta, as
+    a (1-beta) = alpha_bar_t. For data with E[x_0^2] <= 1, the mean of this variance over x_t lies
+    between the limits: E[Var(x_0 | x_t)] is the least mean squared error of an estimate of x_0, and
+    that of the estimate sqrt(alpha_bar_t) x_t is at most 1-alpha_bar_t.
     """
     if variance == "beta":
         return schedule.beta
@@ -276,8 +281,9 @@ def mean_from_eps(schedule, eps_hat, x_t, t, clip=None):
 
         (x_t - beta_t / sqrt(1-alpha_bar_t) eps_hat) / sqrt(alpha_t)
 
-    clip bounds the predicted x_0 to [-clip, clip]: near t = T a small error of eps is a large one
-    of x_0.
+    clip bounds the predicted x_0 to [-clip, clip], for networks without preconditioning: near t = T
+    x0_from_eps divides by a small number, so a small error of eps is a large one of x_0. With
+    preconditioning (see nn.Denoiser) x_0 hardly ever reaches the bound.
     """
     x0_hat = x0_from_eps(schedule, x_t, t, eps_hat)
     if clip is not None:
@@ -286,7 +292,10 @@ def mean_from_eps(schedule, eps_hat, x_t, t, clip=None):
 
 
 def learned_variance(schedule, v, x_t, t):
-    """exp(v log beta_t + (1-v) log beta_tilde_t) (Nichol & Dhariwal 2021, eq. 15)."""
+    """exp(v log beta_t + (1-v) log beta_tilde_t) (Nichol & Dhariwal 2021, eq. 15).
+
+    v: (B, H, D), the second output of the network; it is not the v of v-prediction.
+    """
     low = gather(schedule.log_beta_tilde, t, x_t)
     return tn.exp(v * (gather(schedule.log_beta, t, x_t) - low) + low)
 
@@ -294,7 +303,8 @@ def learned_variance(schedule, v, x_t, t):
 def p_mean_variance(schedule, eps_theta, x_t, t, cond, variance="beta-tilde", clip=None):
     """Eq. 6: mean and variance of p_theta(x_{t-1} | x_t) = N(mu_theta, Sigma_theta).
 
-    variance: "beta-tilde" or "beta" (see fixed_variance), or "learned", if the network predicts v.
+    variance: "beta-tilde" or "beta" (see fixed_variance), or "learned", if the network predicts
+    it (see learned_variance).
     clip: see mean_from_eps.
     """
     if variance == "learned":
@@ -315,8 +325,8 @@ def p_sample(schedule, eps_theta, x_t, t, cond, rng, variance="beta-tilde", clip
     """A sample of p_theta(x_{t-1} | x_t): mean + sigma z, z ~ N(0, I) (Ho, algorithm 2).
 
     t: one int. The last step, t = 1, returns the mean, which is the predicted x_0 (c_x0 = 1,
-    c_xt = 0). It adds no noise: with sigma^2 = beta_tilde_1 there is none, and for any other sigma
-    DDPM leaves it out too, so that samples are not noisy. The bound keeps it (see bound_term).
+    c_xt = 0). No noise is added: beta_tilde_1 is 0, and with another sigma DDPM leaves the noise
+    out, too, as it would stay in the sample. The bound uses sigma_1 all the same (see bound_term).
     """
     mean, sigma2 = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance, clip)
     if t == 1:
@@ -327,8 +337,8 @@ def p_sample(schedule, eps_theta, x_t, t, cond, rng, variance="beta-tilde", clip
 def ancestral_sampling(schedule, eps_theta, x_T, cond, rng, variance="beta-tilde", clip=None):
     """Eq. 14: from x_T through the learned transitions down to x_0; yields x_T, x_{T-1}, .., x_0.
 
-    If x_T is a Tensor and a tape is open, so are all x_t: x_0 can be differentiated through the
-    chain.
+    If x_T is a Tensor and a tape is open, all x_t are Tensors: x_0 can be differentiated with
+    respect to x_T, through the whole chain.
     """
     x = x_T
     yield x
@@ -348,19 +358,20 @@ def gaussian_kl(mean, variance, other_mean, other_variance):
 def bound_term(schedule, eps_theta, x0, x_t, t, cond, variance="beta"):
     """Eq. 9: the bound's term for t (Ho eq. 5), in nats (B, H, D).
 
-    -E_q[log p_theta(x_{t-1} | x_t)] less the entropy of q(x_{t-1} | x_t, x_0), which is
+    It is the cross-entropy -E_q[log p_theta(x_{t-1} | x_t)] minus the entropy of the posterior:
 
         t = 2..T:  L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t))
-        t = 1:     L_0 = -log p_theta(x_0 | x_1), from which no entropy is subtracted. It is
-                   undefined for "beta-tilde", which is 0 there
+        t = 1:     L_0 = -log p_theta(x_0 | x_1). The posterior is x_0 itself: no entropy is
+                   subtracted. L_0 is undefined for "beta-tilde", which is 0 at t = 1
 
     Where the terms come from: the bound is E_q[log q(x_{1:T} | x_0) - log p_theta(x_{0:T})]. For
     t > 1, Bayes' rule (see q_posterior) gives
 
         q(x_t | x_{t-1}) = q(x_{t-1} | x_t, x_0) q(x_t | x_0) / q(x_{t-1} | x_0)
 
-    In the product over t = 1..T the last two factors telescope to q(x_T | x_0). What is left are
-    L_T = KL(q(x_T | x_0) || p(x_T)) and the terms above (Ho, appendix A).
+    In the product over t, which begins with q(x_1 | x_0), the last two factors telescope to
+    q(x_T | x_0). With p(x_T) it gives L_T = KL(q(x_T | x_0) || p(x_T)). The rest are the terms
+    above (Ho, appendix A).
     """
     mean, sigma2 = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance)
     return _bound_term(schedule, mean, sigma2, x0, x_t, t)
@@ -380,11 +391,11 @@ def variational_bound(schedule, eps_theta, x0, cond, rng, variance="beta"):
     By Jensen's inequality: -log p_theta(x_0) = -log E_q[p_theta(x_{0:T}) / q(x_{1:T} | x_0)]
     <= E_q[log q(x_{1:T} | x_0) - log p_theta(x_{0:T})], which bound_term splits by t.
 
-    In nats per number of x_0: means over the batch, with one sample of x_t for each term and x_0.
+    In nats per number of x_0. A term is a mean over the batch, with one sample of x_t per x_0.
 
     Eq. 8: in expectation over x_0 the sum is KL(q(x_{0:T}) || p_theta(x_{0:T})) plus the entropy of
-    q(x_0). No model can change the entropy: to lower the bound is to lower the divergence, and the
-    bound never falls below the entropy.
+    q(x_0). No model changes the entropy, so a lower bound means a smaller divergence. And as no
+    divergence is negative, the bound is never below the entropy.
     """
     terms = []
     for t in range(1, schedule.T + 1):
@@ -398,7 +409,8 @@ def l_vlb(schedule, eps_theta, x0, t, eps, cond, weight=None, variance="learned"
     """Eq. 10 as an objective: T E_t[L_{t-1}] for t as in eq. 12, which is L_0 + .. + L_{T-1}.
 
     L_T does not depend on theta. With a fixed variance the gradient is T times that of L_simple
-    with lambda = `bound_weight`. `weight` is not used. Returns one number.
+    with lambda = `bound_weight`. `weight` is here only because all losses have the same arguments.
+    Returns one number.
     """
     x_t = q_sample(schedule, x0, t, eps)
     terms = bound_term(schedule, eps_theta, x0, x_t, t, cond, variance)
@@ -408,8 +420,8 @@ def l_vlb(schedule, eps_theta, x0, t, eps, cond, weight=None, variance="learned"
 def l_hybrid(schedule, eps_theta, x0, t, eps, cond, weight, share=1e-3):
     """L_simple + share L_vlb (Nichol & Dhariwal 2021, eq. 16). Returns one number.
 
-    The mean is learned from the first term alone, the variance from the second, in which eps_hat is
-    held constant.
+    The mean is learned from the first term alone, as the second holds eps_hat constant. The
+    variance is learned from the second.
     """
     x_t = q_sample(schedule, x0, t, eps)
     eps_hat, v = eps_theta.with_variance(x_t, t, cond)

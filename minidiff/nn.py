@@ -10,13 +10,13 @@ from .layers import conv1d, groupnorm, linear, rmsnorm
 from .tensor import Tensor, concat, constant, reshape, silu, swapaxes
 
 EMBEDDING = 64  # dimensions of the time embedding
-MOST = 2**26  # parameters of a network: a quarter of a gigabyte
+MOST = 2**26  # the largest number of parameters of a network: 256 MiB
 
 
 def parameters(shapes, rng, zero=()):
     """A network's parameters: one flat float32 array theta, and Tensors by name, views into it.
 
-    Being one array, a network is one vector to the optimiser, the moving average and the file.
+    The optimiser, the moving average and the file see one vector.
     Weights (names that end in W) start as N(0, 1/fan_in), or at 0 if named in `zero`; gains start
     at 1, biases at 0.
     """
@@ -35,7 +35,10 @@ def parameters(shapes, rng, zero=()):
 
 
 def time_embedding(t):
-    """[sin(w_k t), cos(w_k t)], w_k from 1 to 1e-4 (Vaswani et al. 2017). (N,) -> (N, 64)."""
+    """[sin(w_k t), cos(w_k t)], w_k = 1 .. 1e-4 in equal ratios (Vaswani et al. 2017).
+
+    t: (N,) -> (N, EMBEDDING) float32.
+    """
     phase = np.asarray(t)[:, None] * 1e4 ** -np.linspace(0, 1, EMBEDDING // 2)
     return np.concatenate([np.sin(phase), np.cos(phase)], 1).astype(np.float32)
 
@@ -45,25 +48,29 @@ class Denoiser:
 
         eps_theta = sqrt(1-alpha_bar) x_t + sqrt(alpha_bar) F(c_in x_t, t, cond)
 
-    Output: for eps_theta to be the true noise, F must be, with eq. 5 put in for x_t,
+    Output: for eps_theta to be the true noise, F must be, by eq. 5 for x_t,
 
         F = (eps - sqrt(1-alpha_bar) x_t) / sqrt(alpha_bar)
           = sqrt(alpha_bar) eps - sqrt(1-alpha_bar) x_0 = v  (v-prediction, Salimans & Ho 2022)
 
-    For x_0 with E[x_0^2] = 1 this target has E[v^2] = alpha_bar + 1 - alpha_bar = 1 at every t, and
-    ||eps - eps_theta||^2 / alpha_bar = ||v - F||^2. Without it F would have to reproduce x_t near
-    t = T: eps = (x_t - sqrt(alpha_bar) x_0) / sqrt(1-alpha_bar), and all that tells of x_0 is a
-    residual of size sqrt(alpha_bar).
+    For x_0 with E[x_0^2] = 1 this target has the same size at every t: E[v^2] = alpha_bar + 1 -
+    alpha_bar = 1. (Its error has not: it is largest near t = 1, where v is nearly eps, and x_t
+    tells little of eps.) The predicted x_0 is then sqrt(alpha_bar) x_t - sqrt(1-alpha_bar) F: it
+    magnifies no error of F. And ||eps - eps_theta||^2 = alpha_bar ||v - F||^2.
+
+    Without preconditioning F would have to predict eps itself. Near t = T that is nearly x_t: what
+    F says of x_0 would be a small difference, as eps - x_t is about -sqrt(alpha_bar) x_0.
 
     Input: c_in x_t, the best linear estimate of x_0 from x_t, for x_0 of mean 0 and standard
     deviation s = 1/2. For any s, as Cov(x_0, x_t) = sqrt(alpha_bar) s^2 and Var(x_t) =
     alpha_bar s^2 + 1 - alpha_bar, it is sqrt(alpha_bar) s^2 x_t / (alpha_bar s^2 + 1 - alpha_bar).
-    So F sees x_t where it says something about x_0, and 0 where it is pure noise. (Karras et al.
-    scale the input to variance 1.) s is what is left of x_0 when the observation is known: a
-    regression leaves 0.34 of the scripted demonstrations of PushT, 0.63 of held-out human ones.
+    So F sees x_t where x_t tells something about x_0, and 0 where it is pure noise. (Karras et al.
+    scale the input to variance 1.) s stands for the standard deviation of x_0 given the
+    observation, measured as the RMS error of a regression to x_0: 0.43 for the scripted
+    demonstrations of PushT, 0.63 for held-out human ones.
 
-    precondition=False: eps_theta = F(x_t, t, cond). `learned`: F has two outputs for each number,
-    the second one for the variance (see diffusion.learned_variance).
+    precondition=False: eps_theta = F(x_t, t, cond). learned=True: F has two outputs for each
+    number, the second one for the variance (see diffusion.learned_variance).
     """
 
     def __init__(self, net, alpha_bar, precondition=True, learned=False):
@@ -76,11 +83,11 @@ class Denoiser:
         self.c_in = _column(np.sqrt(alpha_bar) / (alpha_bar + 4 * (1 - alpha_bar)))
 
     def __call__(self, x_t, t, cond):
-        """x_t: (B, H, D), t: (B,) or one int, cond: (B, C) -> (B, H, D)."""
+        """x_t: (B, H, D), t: (B,) or one int, cond: (B, cond_dim) -> (B, H, D)."""
         return self.with_variance(x_t, t, cond)[0]
 
     def with_variance(self, x_t, t, cond):
-        """eps_theta, and v of the variance or None where it is not learned, both (B, H, D)."""
+        """eps_theta, and v of learned_variance or None if that is not learned, both (B, H, D)."""
         D = x_t.shape[2]
         embedding = self.embedding[np.full(len(x_t), t)]  # (B, EMBEDDING)
         scaled = x_t * self.c_in[t] if self.precondition else x_t
@@ -100,13 +107,14 @@ def _column(table):
 
 
 class Network:
-    """Weights as one array theta, and params, views into it by name: Tensors, once frozen arrays.
+    """The weights: one array theta, and params, views into it by name.
 
-    A copy or a pickle keeps them together.
+    params are Tensors in training, and arrays after `freeze`. In a copy or a pickle, too, they are
+    views into theta.
     """
 
     def freeze(self):
-        """From here on the weights are constants: gradients go to samples alone."""
+        """From here on the weights are constants: no gradient with respect to them is computed."""
         self.params = {name: constant(p) for name, p in self.params.items()}
 
     def __getstate__(self):
@@ -126,10 +134,10 @@ class Network:
 class MLP(Network):
     """A residual MLP on the flattened chunk.
 
-    h = W x; `blocks` times h <- h + W SiLU(W RMSNorm(h)), with matrices of their own; then a head
-    of the same layers, which is not a residual. x_shape: (H, D); the output is (B, H, outputs D).
+    h = W x; then `blocks` times h <- h + W SiLU(W RMSNorm(h)); then W SiLU(W RMSNorm(h)), the head.
+    Each W is a matrix of its own. x_shape: (H, D); the output is (B, H, outputs D).
     The last matrix of a block starts at zero, so that every block begins as the identity. No layer
-    has a bias: cos(1e-4 t), the last number of the time embedding, is nearly 1.
+    needs a bias: one input is nearly constant, cos(1e-4 t), the last number of the time embedding.
     """
 
     def __init__(self, x_shape, cond_dim, rng, width, blocks, outputs=1):
@@ -143,7 +151,7 @@ class MLP(Network):
         self.theta, self.params = parameters(shapes, rng, [f"{i}.2.W" for i in range(blocks)])
 
     def __call__(self, x, embedding, cond):
-        x = concat(reshape(x, len(x), -1), embedding, cond)  # (B, H D + EMBEDDING + F)
+        x = concat(reshape(x, len(x), -1), embedding, cond)  # (B, H D + EMBEDDING + cond_dim)
         h = linear(x, self.params["in.W"])  # (B, width)
         for i in range(self.blocks):
             h = h + self.block(i, h)
@@ -157,9 +165,10 @@ class MLP(Network):
 class ConvNet(Network):
     """Residual 1-D convolutions along the chunk's time, conditioned by FiLM (Perez et al. 2018).
 
-    The context, an embedding of the time embedding and cond, enters twice: it adds (H, C) to the
-    output of the first layer, and it gives gain and bias of each norm inside a block. Arrays are
-    (H, B, C), time first (see layers.conv1d). Blocks begin as the identity.
+    The context is one layer on the time embedding and cond. It enters twice: from it follow an
+    array (H, C) that is added to the output of the first convolution, and the gain and bias of each
+    norm inside a block. Arrays are (H, B, C), time first (see layers.conv1d). Blocks begin as the
+    identity.
     """
 
     def __init__(self, x_shape, cond_dim, rng, width, blocks, outputs=1,

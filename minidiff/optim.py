@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-BLOCK = 32_768  # numbers updated at a time: a block stays in the cache through every line of it
+BLOCK = 32_768  # numbers updated at a time: few enough to stay in the cache for a whole update
 
 
 def learning_rate(step, steps, peak, warmup):
@@ -23,11 +23,11 @@ class AdamW:
         m     <- b1 m + (1-b1) grad                         m_hat = m / (1-b1^n)
         v     <- b2 v + (1-b2) grad^2                       v_hat = v / (1-b2^n)
         theta <- theta - lr (m_hat / (sqrt(v_hat) + eps) + weight_decay theta)
-        ema   <- d ema + (1-d) theta,   d = min(ema_decay, (1+n)/(10+n)): early averages forget the
-        initial weights
+        ema   <- d ema + (1-d) theta,   d = min(ema_decay, (1+n)/(10+n)): d is small at first, so
+        that the average forgets the initial weights
 
     theta: the flat array of a network's parameters, changed in place. n counts the updates from 1.
-    Block by block and in place, which takes two thirds of the time of these lines as written.
+    The code does this in place and block by block: in two thirds of the time of the lines above.
     """
 
     def __init__(self, theta, weight_decay=1e-4, betas=(0.9, 0.999), eps=1e-8, ema_decay=0.999):
@@ -70,7 +70,7 @@ class AdamW:
 
 
 def flat_gradient(params):
-    """A network's gradients as one flat array, in the order of theta; the network forgets them."""
+    """A network's gradients as one flat array, in the order of theta; each grad becomes None."""
     grads = []
     for p in params.values():
         grad = np.zeros_like(p.data) if p.grad is None else p.grad
