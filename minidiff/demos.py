@@ -1,5 +1,6 @@
 """Demonstrations: load them, check them, cut them into windows, normalise.
 
+A window is a training pair: the latest observations, and the chunk of actions that follows.
 A file of demonstrations holds three arrays, all episodes joined end to end:
 
     state         (N, S) float    what the policy may observe, one row per time step
@@ -25,36 +26,38 @@ class Task(NamedTuple):
     The method:
 
     features(obs, frame): observations (B, obs_horizon, S) -> features (B, F), in any units.
-    frame(obs): where actions are measured: from the origin (B, D), along the axes (B, D, D), whose
-        columns are orthonormal. Where a task stays the same when it is moved, turned or mirrored,
-        a frame that moves with it makes the policy equivariant. None: actions are as they are, each
-        dimension in its own unit.
-    state_range, action_range: arrays (S, 2), (D, 2), the least and largest number that make sense
-        in demonstrations. None: any finite number.
-    relabel(demos) -> Demos in which each demonstration's goal is what it has reached, for
-        Config.relabel. None: the task has no such way.
+    frame(obs): the coordinate frame of actions: its origin (B, D), and its axes (B, D, D), the
+        columns of which are orthonormal. If a task stays the same when all of it is moved, turned
+        or mirrored, a frame that does so, too, makes the policy equivariant: plans move with the
+        task. None: actions are learned as they are, each dimension in its own unit.
+    state_range, action_range: arrays (S, 2), (D, 2), the smallest and largest number allowed in
+        demonstrations. None: any finite number.
+    relabel(demos) -> Demos changed as if each demonstration had aimed at what it reached
+        (hindsight), for Config.relabel. None: the task cannot be relabelled.
 
     Training and scoring:
 
     demos: the demonstrations to learn from by default: a file, or a function that returns the
         arrays of such a file in a dictionary. None: the task has none.
     recipe: fields of Config, by name, in which this task's defaults differ from those of Config.
-    action_horizon: how many actions of a plan are carried out before the next plan.
+    action_horizon: how many actions of a plan are carried out before the next plan. A compromise:
+        with fewer the policy reacts sooner, with more it keeps longer to one of several ways. And
+        the later actions of a plan rest on older observations. 4 is half of the default plan.
     make_env(): an environment: reset(seed=) -> obs, info; step(action) -> obs, reward, terminated,
         truncated, info, as Gymnasium has them. info["is_success"], if it is there, says whether
         the task is solved. None: there is no environment, and policies cannot be scored.
-    max_steps: an episode ends after so many, if the environment has not ended it. None: the
+    max_steps: an episode ends after so many steps, if the environment has not ended it. None: the
         environment alone ends it.
-    score(rewards): the score of an episode, from the list of its rewards: their sum, or max.
+    score(rewards): the score of an episode, from the list of its rewards: sum, max, or another.
     score_range: the lowest and the highest possible score. None: not known.
 
     Demonstrations in tables (beyond/formats.py):
 
-    columns: for each of state and action the columns of a table that it is made of, side by side.
-    from_columns(rows (N, C)) -> state (N, S), where a table's columns are no state yet. None: they
-        are.
+    columns: for state and for action, the names of the columns that are joined to make it.
+    from_columns(rows (N, C)) -> state (N, S), computed from the columns of "state". None: they are
+        the state.
     """
-    name: str = ""  # by default that of its file (beyond/tasks.py)
+    name: str = ""  # by default the name of the task's file (beyond/tasks.py)
     features: Callable = as_they_are
     frame: Callable | None = None
     state_range: np.ndarray | None = None
@@ -93,7 +96,7 @@ def load(path, task):
 
 
 def own(task):
-    """The Demos that a task comes with. ValueError where it has none, or they are not right."""
+    """The Demos that a task comes with. ValueError if it has none, or they fail `check`."""
     if task.demos is None:
         raise ValueError(f"the task '{task.name}' has no demonstrations of its own: name a file of "
                          "them, --demos FILE")
@@ -110,8 +113,8 @@ def own(task):
 def read(path, names):
     """The arrays of a .npz file of demonstrations that `names` asks for -> dictionary by name.
 
-    What a file of demonstrations must have and lacks is refused; other names that it lacks are left
-    out. Nothing in a file is executed. Errors as for `load`.
+    A file without `state`, `action` or `episode_ends` is refused if this is asked for. Other names
+    that it lacks are left out. Nothing in a file is executed. Errors as for `load`.
     """
     path = Path(path)
     if not path.exists():
@@ -177,7 +180,7 @@ def _checked_rows(path, name, rows, accepted):
 
 
 def floats(rows):
-    """float32 and float64 stay: where numbers are large, an offset needs their last digits."""
+    """float32 stays, all else becomes float64: offsets of large numbers need their last digits."""
     return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 
 
@@ -205,9 +208,9 @@ def join(parts):
 # ---- from rows to what a network is trained on ---------------------------------------------------
 
 def windows(demos, obs_horizon, pred_horizon):
-    """Every row i as a training pair: observations i-obs_horizon+1..i, actions i..i+pred_horizon-1.
+    """The window of every row i: observations i-obs_horizon+1..i, actions i..i+pred_horizon-1.
 
-    At an episode's edges the first observation and the last action repeat.
+    At the ends of an episode its first observation and its last action are repeated.
     Returns obs (N, obs_horizon, S) and actions (N, pred_horizon, D).
     """
     ends = demos.episode_ends
@@ -223,7 +226,7 @@ def windows(demos, obs_horizon, pred_horizon):
 def drawn(episode_ends, last, times):
     """Row numbers to draw batches from: each once, the `last` rows of each episode `times` times.
 
-    Episodes end with small corrections, which decide success and are few among all rows.
+    Episodes end with small corrections. They decide success, but are few among all rows.
     """
     rows = np.arange(episode_ends[-1])
     left = np.repeat(episode_ends, np.diff(episode_ends, prepend=0)) - rows  # 1 in the last row
@@ -246,15 +249,16 @@ def from_frame(offsets, frame):
     return offsets @ axes.swapaxes(1, 2) + origin[:, None]
 
 
-BOUND = 20.0  # standard deviations of a feature; no observation in PushT's demonstrations has 13
+BOUND = 20.0  # on features, in standard deviations; those of PushT's demonstrations stay below 13
 
 
 class Normaliser(NamedTuple):
     """From a task's units to the network's and back.
 
     Features get mean 0 and variance 1. Actions become offsets in their frame, divided by the root
-    mean square that such offsets have at each step of the chunk: one number for all dimensions, as
-    axes that turn mix them. Where a task has no frame, each dimension has a centre and a scale.
+    mean square of such offsets, one for each step of the chunk. All dimensions share it: where axes
+    turn, no dimension has a unit of its own. Without a frame each dimension has a mean, which is
+    subtracted, and a standard deviation, for all steps of the chunk.
     """
     mean: np.ndarray  # (F,)
     std: np.ndarray  # (F,)
@@ -280,7 +284,7 @@ class Normaliser(NamedTuple):
 def training_set(demos, task, obs_horizon, pred_horizon, clip, normaliser=None):
     """What training samples from: cond (N, F), x0 (N, H, D) within +-clip, and their Normaliser.
 
-    normaliser: that of other demonstrations, to be used instead of their own.
+    normaliser: one to be used instead of fitting one to these demonstrations.
     """
     obs, actions = windows(demos, obs_horizon, pred_horizon)
     frame = frame_of(task, obs)
@@ -291,7 +295,7 @@ def training_set(demos, task, obs_horizon, pred_horizon, clip, normaliser=None):
 
 
 def fitted(features, actions, frame):
-    """The Normaliser of features (N, F) and actions (N, H, D) in their frame."""
+    """The Normaliser fitted to features (N, F) and to actions (N, H, D) in their frame."""
     offsets = to_frame(actions, frame).astype(np.float64)
     if frame is None:
         centre = offsets.mean((0, 1))
@@ -306,11 +310,11 @@ def fitted(features, actions, frame):
 
 
 def frame_of(task, obs):
-    """The frame of observations, None where the task has none."""
+    """The frame of observations; None if the task has none."""
     return None if task.frame is None else task.frame(obs)
 
 
 def varying(spread, magnitude):
-    """The spread of numbers, or, where they vary by rounding alone, their magnitude (or 1)."""
+    """What to divide by: the spread, or, if that is mere rounding, the magnitude (1 if it is 0)."""
     constant = spread <= 1e-6 * magnitude
     return np.where(constant, np.where(magnitude > 0, magnitude, 1), spread)

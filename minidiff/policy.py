@@ -22,20 +22,20 @@ class DiffusionPolicy:
     schedule: Schedule
     task: Task
     normaliser: Normaliser
-    obs_horizon: int = 1  # observations seen
+    obs_horizon: int = 1  # the latest observations, which it is given
     pred_horizon: int = 8  # H, actions in a plan
-    action_horizon: int = 4  # actions carried out before the next plan
-    sampler: Callable = ancestral_sampling  # or another with its arguments; partial binds the rest
-    clip: float = 4.0  # bound on the predicted x_0
-    temperature: float = 0.7  # scales the sampler's noise: 1 samples p_theta, 0 a single plan
+    action_horizon: int = 4  # actions carried out before the next plan, see demos.Task
+    sampler: Callable = ancestral_sampling  # or a function with the same arguments
+    clip: float = 4.0  # bound on the predicted x_0, see diffusion.mean_from_eps
+    temperature: float = 0.7  # factor on the sampler's noise: 1 samples p_theta, 0 varies nothing
 
     def __post_init__(self):
         if not 1 <= self.action_horizon <= self.pred_horizon:
             raise ValueError(f"action_horizon {self.action_horizon}: a plan has "
-                             f"{self.pred_horizon} actions to choose from")
+                             f"{self.pred_horizon} actions: choose from 1 to all of them")
 
     def plan(self, obs, rng):
-        """obs (B, obs_horizon, S) -> actions (B, H, D). rng: has standard_normal."""
+        """A plan for each obs (B, obs_horizon, S) -> actions (B, H, D). rng: a NumPy Generator."""
         frame = self._frame(obs)
         *_, x0 = self._chain(obs, frame, rng)
         plan = self.normaliser.denormalise(x0, frame)
@@ -44,13 +44,13 @@ class DiffusionPolicy:
         return plan
 
     def denoise(self, obs, rng):
-        """The same plans as they form: yields actions (B, H, D) at each step of the chain."""
+        """The same plans while they form: yields x_T, .., x_0 as actions (B, H, D)."""
         frame = self._frame(obs)
         for x in self._chain(obs, frame, rng):
             yield self.normaliser.denormalise(x, frame)
 
     def _frame(self, obs):
-        """The frame of observations; ValueError for those of another shape."""
+        """The frame of observations; ValueError if their shape does not fit the policy."""
         ranges = self.task.state_range
         S = obs.shape[-1] if ranges is None else len(ranges)
         if obs.shape[1:] != (self.obs_horizon, S):
@@ -81,7 +81,7 @@ class Tempered:
 # ---- an episode ----------------------------------------------------------------------------------
 
 def history(seen, count):
-    """The last `count` of the observations seen (count, S); at a start the first one repeats."""
+    """The last `count` observations seen, (count, S); early in an episode the first is repeated."""
     return np.stack([seen[max(0, len(seen) - k)] for k in range(count, 0, -1)])
 
 
@@ -95,7 +95,7 @@ def run_episode(policy, env, rng, seed=None, options=None, decide=None):
     """
     obs, info = env.reset(seed=seed, options=options)
     yield obs, 0.0, info
-    seen = [np.copy(obs)]  # the environment may go on in the same array
+    seen = [np.copy(obs)]  # a copy: the environment may write into the same array again
     while True:
         latest = history(seen, policy.obs_horizon)
         plan = decide(env, latest, rng) if decide else policy.plan(latest[None], rng)[0]
@@ -110,10 +110,10 @@ def run_episode(policy, env, rng, seed=None, options=None, decide=None):
 # ---- its file ------------------------------------------------------------------------------------
 
 def contents(trainer):
-    """A Trainer's policy as what its file holds: arrays by name, and meta.
+    """What the file of a Trainer's policy holds -> arrays by name, meta.
 
-    The averaged weights (ema), beta, the Normaliser's mean, std and scale; the task's name, the
-    config, steps done, CPU seconds.
+    arrays: the averaged weights (ema), beta, and the fields of the Normaliser. meta: the task's
+    name, the config, the steps done, the CPU seconds, and a hash of the demonstrations.
     """
     arrays = {"ema": trainer.optimiser.ema, "beta": trainer.schedule.beta[1:],
               **trainer.normaliser._asdict()}
@@ -124,7 +124,7 @@ def contents(trainer):
 
 
 def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
-    """The DiffusionPolicy of such contents. ValueError where they do not fit together."""
+    """The DiffusionPolicy made of `contents`. ValueError where they do not fit together."""
     if meta.get("task") != task.name:
         raise ValueError(f"a policy for the task '{meta.get('task')}', not for '{task.name}'; "
                          "name its own task by --task (train.py, eval.py)")
@@ -159,7 +159,7 @@ def assemble(arrays, meta, task, sampler=ancestral_sampling, **options):
 
 
 def config_of(meta):
-    """The Config in a file's meta; ValueError where it is none, or not all of it is there."""
+    """The Config in a file's meta. ValueError if it is not valid, or lacks fields."""
     try:
         config = Config(**meta["config"])
     except (KeyError, TypeError) as error:
@@ -171,14 +171,14 @@ def config_of(meta):
 
 
 def from_trainer(trainer, sampler=ancestral_sampling, **options):
-    """The policy that a Trainer has come to. options: as for `load`."""
+    """The policy of a Trainer, as far as it is trained. options: as for `load`."""
     return assemble(*contents(trainer), trainer.task, sampler, **options)
 
 
 def save(path, trainer, resumable=False, **notes):
     """Write a Trainer's policy; resumable: with all that training needs to go on.
 
-    notes are kept as meta. Diverged, and nothing is written, for numbers that no file may hold.
+    notes are kept in meta. If a number is not finite or too large, nothing is written: Diverged.
     """
     arrays, meta = contents(trainer)
     going_on = trainer.state() | {"losses": trainer.losses[:trainer.n]}
@@ -196,7 +196,7 @@ def load(path, task, sampler=ancestral_sampling, **options):
     """The policy in a file, or in a run's folder -> DiffusionPolicy, meta.
 
     options: action_horizon, clip, temperature of DiffusionPolicy. Raises ValueError with one
-    sentence for a file that does not fit the task, itself or the sampler.
+    sentence if the file is damaged, or does not fit the task or the sampler.
     """
     arrays, meta = read(path)
     try:
@@ -206,7 +206,7 @@ def load(path, task, sampler=ancestral_sampling, **options):
 
 
 def read(path, needs=()):
-    """The arrays and the meta of a policy's file; path as for `load`. needs: more than its own."""
+    """The arrays and the meta of a policy's file; path as for `load`. needs: further arrays."""
     return checkpoint.load(find(path), needs=("ema", "beta", *Normaliser._fields, *needs))
 
 

@@ -1,4 +1,4 @@
-"""Training: the configuration, and the gradient step that learns (Ho, algorithm 1)."""
+"""Training: the configuration, and the gradient step (Ho, Jain & Abbeel 2020, algorithm 1)."""
 import dataclasses
 import hashlib
 import math
@@ -12,18 +12,18 @@ from .nn import NETWORKS, Denoiser
 from .optim import AdamW, flat_gradient, keep_freed_memory, learning_rate
 from .tensor import Tape
 
-POINTS, QUARTERS = 100, 4  # of the curves of the loss by t
+POINTS, QUARTERS = 100, 4  # the loss by t: at 100 steps of a run, for each quarter of 1..T
 FINISH = 25  # rows that count as the end of a demonstration: 2.5 s of PushT
-WIDTH = {"mlp": 128, "conv": 64}  # by default
-GROUPS = 8  # of the conv net's norms: they divide its width
-LARGEST = 1e9  # no number of a policy or of a run has that size, unless it diverged or is damaged
+WIDTH = {"mlp": 128, "conv": 64}  # the defaults
+GROUPS = 8  # groups of channels in the norms of the conv net; its width must be a multiple
+LARGEST = 1e9  # a larger number in a policy or a run means that it diverged or is damaged
 NETWORK = ("objective", "net", "width", "blocks", "precondition", "obs_horizon", "pred_horizon",
-           "clip", "schedule", "T")  # fields of Config that the meaning of the weights depends on
-STATE = ("theta", "m", "v", "loss_by_t", "losses")  # of a run's file, besides the policy's arrays
+           "clip", "schedule", "T")  # fields of Config without which weights mean nothing
+STATE = ("theta", "m", "v", "loss_by_t", "losses")  # arrays in a run's file besides the policy's
 
 
 class Diverged(RuntimeError):
-    """The loss or a weight is no longer finite."""
+    """The loss or a weight is no longer finite, or it is too large."""
 
 
 def option(default, help, least=None, most=None, below=None, choices=None):
@@ -43,31 +43,34 @@ class Config:
 
     ValueError, naming the option, for a value of another type or out of its limits.
     """
-    objective: str = option("simple", "what is minimised, by name")
+    objective: str = option("simple", "the loss that is minimised")
     outputs: int = option(1, "numbers that the network gives for each number of a chunk", 1, 1000)
-    net: str = option("mlp", "the denoiser", choices=tuple(NETWORKS))
-    width: int = option(0, "units of a layer; 0: 128 for mlp, 64 for conv", 0, 8192)
+    net: str = option("mlp", "the denoiser: an MLP, or convolutions along time",
+                      choices=tuple(NETWORKS))
+    width: int = option(0, "units or channels of a layer; 0: 128 for mlp, 64 for conv", 0, 8192)
     blocks: int = option(2, "residual blocks", 1, 1000)
     precondition: bool = option(True, "precondition the denoiser (v-prediction; see nn.Denoiser)")
     obs_horizon: int = option(1, "observations that the policy sees", 1, 100)
-    relabel: bool = option(True, "learn as if each demonstration's goal were what it has reached, "
-                                 "where the task knows how")
-    finish: int = option(6, "how many times as often as others the last 25 rows of each "
-                            "demonstration are drawn", 1, 1000)
+    relabel: bool = option(True, "learn as if each demonstration had aimed at what it reached, "
+                                 "if the task has a way (hindsight)")
+    finish: int = option(6, "the last 25 rows of each demonstration are drawn so many "
+                            "times as often as others", 1, 1000)
     pred_horizon: int = option(8, "actions in a chunk: the prediction horizon", 1, 512)
-    clip: float = option(4.0, "bound on x_0, in standard deviations of the actions", 1e-3, 1e6)
+    clip: float = option(4.0, "bound on x_0, in standard deviations of the actions; hardly ever "
+                              "reached, except without preconditioning", 1e-3, 1e6)
     schedule: str = option("cosine", "noise schedule", choices=tuple(SCHEDULES))
     T: int = option(100, "diffusion steps", 1, 100_000)
-    weight: str = option("inverse-alpha-bar", "lambda(t) of L_simple", choices=WEIGHTS)
+    weight: str = option("inverse-alpha-bar", "lambda(t), the weight of timestep t in L_simple",
+                         choices=WEIGHTS)
     drop_cond: float = option(0.0, "share of the windows whose features are set to 0, "
                                    "for classifier-free guidance", 0, below=1)
-    steps: int = option(3500, "gradient steps: the budget", 1, 1_000_000_000)
+    steps: int = option(3500, "gradient steps", 1, 1_000_000_000)
     batch: int = option(256, "windows in a gradient step", 1, 1_000_000)
     lr: float = option(5e-3, "peak learning rate of AdamW", 1e-9, 1e39)
     warmup: int = option(100, "steps over which the learning rate rises; then it falls by a cosine",
                          0, 1_000_000_000)
     weight_decay: float = option(1e-4, "decoupled weight decay", 0, 1e6)
-    ema: float = option(0.999, "decay of the moving average of the weights, which is what plans",
+    ema: float = option(0.999, "decay of the moving average of the weights; the policy uses it",
                         0, below=1)
     seed: int = option(0, "seed of the weights, the batches and the noise", 0, 2**63)
 
@@ -84,7 +87,7 @@ class Config:
 
 
 def wrong(value, field):
-    """What a value of a Config's field should be, in words, or None where it is just that."""
+    """What a value of a Config's field should be, in words, or None if the value is valid."""
     limits = field.metadata
     accepted = {int: int, float: (int, float), str: str, bool: bool}[field.type]
     if not isinstance(value, accepted) or isinstance(value, bool) and field.type is not bool:
@@ -101,7 +104,7 @@ def wrong(value, field):
 
 
 def check_progress(meta, config):
-    """ValueError if a run of that Config cannot have come to what a file's meta says."""
+    """ValueError if the steps or the CPU seconds in a file's meta cannot be those of such a run."""
     n = meta.get("update")
     seconds = meta.get("cpu_seconds")
     if type(n) is not int or not 0 <= n <= config.steps:
@@ -111,7 +114,7 @@ def check_progress(meta, config):
 
 
 def check_numbers(arrays):
-    """ValueError where arrays of a policy or of a run, by name, are not finite or far too large."""
+    """ValueError if an array of a policy or of a run is not finite, or has too large numbers."""
     for name, array in arrays.items():
         if name == "loss_by_t":  # a curve, with gaps
             continue
@@ -136,10 +139,9 @@ class Trainer:
             ...                                # one gradient step each, until config.steps are done
 
     config: a Config. task: a demos.Task. data: demos.Demos. loss: a function with the arguments of
-    diffusion.l_simple. init: another policy with such a network, to start from its weights and in
-    its units. n counts the steps done; losses (n,) are theirs; loss_by_t (POINTS,
-    QUARTERS) is L_simple over each quarter of the chain, now and then, where the loss is a
-    denoiser's.
+    diffusion.l_simple. init: a policy with the same network; training starts from its weights and
+    uses its Normaliser. n: how many steps are done. losses (steps,): the loss of each, 0 from n on.
+    loss_by_t (POINTS, QUARTERS), with fewer rows in shorter runs: see record_loss_by_t.
     """
 
     def __init__(self, config, task, data, loss=l_simple, init=None):
@@ -154,7 +156,7 @@ class Trainer:
             data, task, config.obs_horizon, config.pred_horizon, config.clip,
             init.normaliser if init else None)
         self.rows = drawn(data.episode_ends, FINISH, config.finish)
-        check_numbers(self.normaliser._asdict())  # before the work: its file could not be read
+        check_numbers(self.normaliser._asdict())  # now: a file with such numbers could not be read
         self.schedule, self.eps_theta = build(config, self.x0.shape[2], self.cond.shape[1],
                                                self.rng)
         self.net = self.eps_theta.net
@@ -207,7 +209,10 @@ class Trainer:
         return float(loss.data)
 
     def record_loss_by_t(self, batch=256):
-        """At POINTS of the steps: L_simple over each quarter of the chain, always on one sample."""
+        """At up to POINTS steps: L_simple in each quarter of t = 1..T, always with the same noise.
+
+        Only if the loss is l_simple or l_hybrid; else loss_by_t stays NaN.
+        """
         points = len(self.loss_by_t)
         due = self.n * points % self.config.steps < points  # once in each of `points` equal parts
         if self.loss not in (l_simple, l_hybrid) or not due:
@@ -223,25 +228,25 @@ class Trainer:
         self.loss_by_t[self.n * points // self.config.steps] = each.reshape(QUARTERS, -1).mean(1)
 
     def cpu_seconds(self):
-        """CPU seconds of this run so far, over all its sessions."""
+        """CPU seconds of this run so far, with those before it was resumed."""
         return self.cpu_before + time.process_time()
 
     def state(self):
-        """The arrays that `restore` needs (STATE), but for the losses, by name."""
+        """The arrays that `restore` needs (STATE), by name, except the losses."""
         return {"theta": self.net.theta, "ema": self.optimiser.ema, "m": self.optimiser.m,
                 "v": self.optimiser.v, "loss_by_t": self.loss_by_t}
 
     def stretched(self, curve, steps):
-        """The loss_by_t of a run of other `steps`, its rows where those steps are in this run."""
+        """loss_by_t of a run of `steps` steps, each row moved to where its step is in this run."""
         known = np.flatnonzero(np.isfinite(curve).any(1))
         longer = np.full_like(self.loss_by_t, np.nan)
         longer[known * steps * len(longer) // (len(curve) * self.config.steps)] = curve[known]
         return longer
 
     def restore(self, arrays, meta):
-        """Continue a saved run, which ends in the same weights if its number of steps is the same.
+        """Continue a saved run. If `steps` is the same, so are the weights that it ends in.
 
-        ValueError where it belongs to other demonstrations, or does not fit `state` and its meta.
+        ValueError if it was made from other demonstrations, or if its arrays or meta do not fit.
         """
         if self.demos_sha256 != meta.get("demos_sha256"):
             raise ValueError("not the demonstrations that the run was started with")

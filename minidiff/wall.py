@@ -1,18 +1,18 @@
-"""A second task, in one file: a point has to get past a wall, by its left or by its right.
+"""A second task, in one file: a point has to get past a wall, on the left or on the right.
 
     python train.py --task minidiff/wall.py      train on demonstrations of both ways, score, draw
 
-All that minidiff is told of a task is a Task. To make your own, copy this file and replace what is
-in it: features, frame, demonstrations, world. To train, the demonstrations are enough; to score,
-the world is needed, too.
+A Task is all that minidiff is told of a task. To make your own, copy this file and replace its
+features, frame, demonstrations and world. Training needs the demonstrations alone; scoring needs
+the world, too.
 """
 from minidiff.demos import Task
 
 import numpy as np
 
 WALL = 0.5  # it reaches from x = -0.5 to 0.5 at y = 0
-SPEED = 0.3  # the longest move of a step
-H = 16  # steps from the start to the goal
+SPEED = 0.3  # the longest way that the point can go in one step
+H = 16  # steps of a demonstration, and actions of a plan
 
 
 def features(obs, frame):
@@ -21,12 +21,12 @@ def features(obs, frame):
 
 
 def frame(obs):
-    """Plans are measured from the point, along the axes of the world."""
+    """The origin is the point; the axes are those of the world."""
     return obs[:, -1], np.eye(2)[None]
 
 
 def demonstrations(episodes=300, seed=0):
-    """From somewhere near (0, -1) up to (0, 1), half of them on each side of the wall."""
+    """From near (0, -1) up to (0, 1), about half of them on each side of the wall."""
     rng = np.random.default_rng(seed)
     s = np.linspace(0, 1, H + 1)
     start = rng.normal((0, -1), 0.05, (episodes, 2))
@@ -40,7 +40,10 @@ def demonstrations(episodes=300, seed=0):
 
 
 class World:
-    """reset and step as Gymnasium has them. An action is where to go; the wall ends an episode."""
+    """reset and step as Gymnasium has them.
+
+    An action is the position to go to. Running into the wall ends the episode.
+    """
 
     def reset(self, *, seed=None, options=None):
         self.position = np.random.default_rng(seed).normal((0, -1), 0.05)

@@ -223,7 +223,7 @@ def refusal(result):
     ("run --variance learned", "run: trained by --objective simple, which learns no variance"),
     ("run --sampler ddim --langevin-size 0.2", "the sampler ddim takes no size, but steps and eta"),
     ("run --sampler ddim --sampler-steps 11", "1 to T = 10 steps, not 11"),
-    ("run --action-horizon 17", "action_horizon 17: a plan has 8 actions to choose from"),
+    ("run --action-horizon 17", "action_horizon 17: a plan has 8 actions: choose from 1 to all"),
     ("run --seed 4294967295 --episodes 2", "--episodes 2: the last seed is 4294967295"),
     ("run --json run/policy.npz", "run/policy.npz: not a file that eval.py --json wrote"),
     ("run --json run", "run is a folder, not a file to write"),
