@@ -1,8 +1,8 @@
-"""Files: arrays by name in one .npz, and all else as one JSON text in it, `meta`.
+"""Checkpoints: arrays by name in one .npz file, and all else in it as one JSON text, `meta`.
 
-Loading executes nothing from the file, and believes nothing that it says of itself: an array is
-read only if it is asked for, holds numbers, and is as large as its file can hold. Saving never
-leaves half a file: the new one replaces the old one when it is whole.
+Loading executes nothing from the file, and trusts no size that the file states: an array is read
+only if it is asked for, holds numbers or text, and has as many bytes as its shape needs. Saving
+never leaves half a file: the new one replaces the old one once it is complete.
 """
 import contextlib
 import json
@@ -21,15 +21,15 @@ from . import __version__
 
 FORMAT = "minidiff checkpoint"
 FORMAT_VERSION = 3
-DEFLATE = 1100  # what is packed is never more than so many times smaller
+DEFLATE = 1100  # zip cannot compress data by a larger factor
 
 
 # ---- writing -------------------------------------------------------------------------------------
 
 def write_atomically(path, write):
-    """Call write(file) on a temporary neighbour of `path`, then put it in path's place at once.
+    """Call write(file) on a temporary file next to `path`, then rename it to `path` in one step.
 
-    A link stays a link. What is no file, as a device or a pipe, is written to and stays.
+    If path is a link, the file that it leads to is replaced. A device or a pipe is written to.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def write_atomically(path, write):
 
 
 def check_writable(path):
-    """Raise, before the work is done, for a path that write_atomically could not write to."""
+    """Raise now, before long work, if write_atomically could not write to this path."""
     if not str(path):
         raise ValueError("the name of a file to write is empty: is a variable not set?")
     path = Path(os.path.realpath(path))
@@ -57,7 +57,7 @@ def check_writable(path):
         raise IsADirectoryError(f"{path} is a folder, not a file to write")
     if path.exists() and not path.is_file():
         return  # a device or a pipe
-    folder = next(filter(os.path.lexists, path.parents))  # the rest will be made
+    folder = next(filter(os.path.lexists, path.parents))  # those below will be made
     try:
         if not folder.is_dir():
             raise NotADirectoryError(0, f"{folder} is no folder")
@@ -68,7 +68,7 @@ def check_writable(path):
 
 
 def clean(path):
-    """Remove what a process that was killed while it wrote `path` has left next to it."""
+    """Remove temporary files of processes that were killed while they wrote `path`."""
     for left in path.parent.glob(f".{glob_escape(path.name)}.*.tmp"):
         process = re.fullmatch(r"\.(\d+)\.\d+\.tmp", left.name[len(path.name) + 1:])
         if process and os.name == "posix" and not alive(int(process[1])):
@@ -80,7 +80,7 @@ def glob_escape(name):
 
 
 def alive(process):
-    """Whether a process of that number runs on this machine (POSIX)."""
+    """Whether a process with that number runs on this machine (POSIX)."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -107,7 +107,7 @@ def save(path, arrays, meta):
 def read_npz(path, names):
     """The arrays of a .npz that `names` asks for (None: all), by name, and the names of all in it.
 
-    Raises ValueError, which names the array, for what is damaged, pickled or no numbers (or text).
+    ValueError, which names the array, if it is damaged, pickled, or neither numbers nor text.
     """
     if not zipfile.is_zipfile(path):
         raise ValueError("not a .npz file, or not all of it")
@@ -123,7 +123,7 @@ def read_npz(path, names):
 
 def _read_array(archive, info):
     if info.file_size > DEFLATE * info.compress_size:
-        raise ValueError("it is packed more tightly than can be")
+        raise ValueError("it is compressed more than zip can")
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0,
@@ -132,14 +132,14 @@ def _read_array(archive, info):
     if dtype.kind not in "fiubU" or not dtype.itemsize:
         raise ValueError(f"should be numbers, but is {dtype}")
     if math.prod(shape) * dtype.itemsize > info.file_size:
-        raise ValueError("it is shorter than it says")
+        raise ValueError("it has fewer bytes than its shape needs")
     with archive.open(info) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
 @contextlib.contextmanager
 def blaming(name):
-    """Errors inside name the array. Damaged files raise errors of all kinds."""
+    """An error of any kind inside becomes a ValueError that names the array."""
     try:
         yield
     except Exception as error:
@@ -149,8 +149,8 @@ def blaming(name):
 def load(path, needs=None):
     """Read a checkpoint -> (arrays, meta). `needs` names the arrays to read; None: all.
 
-    Raises ValueError with one sentence for a file that is truncated, foreign or of another version
-    of this program.
+    Raises ValueError with one sentence if the file is damaged, is no checkpoint, has the format of
+    another version of this program, or lacks an array.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The folder of a run: which one a new run takes, and that two never share one."""
+"""The folder of a run: which one a new run takes, and a lock, so that no two runs share one."""
 import contextlib
 import itertools
 import os
@@ -12,11 +12,11 @@ try:
 except ImportError:  # on Windows
     fcntl = None
 
-LOCK = ".lock"  # in the folder; only on Windows
+LOCK = ".lock"  # the file that locks a folder on Windows
 
 
 class Taken(ValueError):
-    """Another process is at work in a folder, or it holds a run already."""
+    """Another process is at work in the folder, or the folder holds a run already."""
 
 
 def holds_run(folder):
@@ -25,10 +25,10 @@ def holds_run(folder):
 
 @contextlib.contextmanager
 def hold(folder):
-    """Make a folder if it is not there, and keep other processes out of it -> Path.
+    """Make a folder if it is not there, and lock it against other processes -> Path.
 
-    Other processes ask here, too, and get Taken. The system frees the folder when the process ends,
-    however it ends. What was made here and stayed empty is removed.
+    Another process that calls this gets Taken. The system releases the lock when the process ends,
+    however it ends. Folders that were made here and are still empty are removed at the end.
     """
     folder = Path(folder)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -48,10 +48,10 @@ def hold(folder):
 
 
 def _lock(folder):
-    """A descriptor; while it is open, nobody else gets one. Taken if somebody has."""
+    """A file descriptor that locks the folder while it is open. Taken if another process has it."""
     busy = f"another process is at work in {folder}"
     if fcntl is None:
-        temporary = getattr(os, "O_TEMPORARY", 0)  # the file goes when the process does
+        temporary = getattr(os, "O_TEMPORARY", 0)  # deleted when the process ends
         try:
             return os.open(folder / LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR | temporary)
         except FileExistsError:
@@ -70,7 +70,7 @@ def _lock(folder):
 
 @contextlib.contextmanager
 def hold_new(folder):
-    """`hold` for a new run: Taken as well if the folder holds one."""
+    """`hold` for a new run: Taken, too, if the folder holds a run already."""
     with hold(folder) as held:
         if holds_run(held):
             raise Taken(f"{held} already holds a run: continue it with --resume "

@@ -21,7 +21,7 @@ def say(text):
 
 
 def fall_silent():
-    """From now on what is printed goes nowhere."""
+    """From now on, discard what is printed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -35,7 +35,7 @@ def say_aside(text, end="\n"):
 class Progress:
     """`Progress("training", total)`; call `show(done, text)` as often as you like.
 
-    A terminal sees one line that renews itself; a log file a new line every ten seconds.
+    In a terminal one line is updated in place; a log file gets a new line every ten seconds.
     """
 
     def __init__(self, name, total, done=0):
@@ -47,7 +47,7 @@ class Progress:
 
     def show(self, done, text=""):
         now = time.monotonic()
-        if done == self.shown_at == self.total:  # all was done when this was shown last
+        if done == self.shown_at == self.total:  # the last line was shown already
             return
         if now - self.shown < (0.2 if self.live else 10) and done < self.total:
             return
@@ -58,7 +58,7 @@ class Progress:
             parts[2:] = [f"{rate:.4g}/s" if rate >= 1 else f"{1 / rate:.3g} s each",
                          f"{duration((self.total - done) / rate)} left"]
         line = "  ".join(part for part in parts if part)
-        if self.live:  # over the line before, and never longer than the terminal
+        if self.live:  # replaces the line before; never wider than the terminal
             width = shutil.get_terminal_size().columns - 1
             say_aside(f"\r{line[:width]:{width}}", end="" if done < self.total else "\n")
         else:
@@ -66,9 +66,9 @@ class Progress:
 
 
 class Table:
-    """A table in a .csv file that grows with a run; rows after step `done` and parts of rows go.
+    """A table in a .csv file that grows with a run. The first column is the step.
 
-    The first of the columns is the step.
+    Where a run goes on, rows after step `done` and incomplete rows are deleted.
     """
 
     def __init__(self, path, columns, done=0):
@@ -79,13 +79,13 @@ class Table:
         path.write_text("\n".join([",".join(columns), *kept, ""]), encoding="utf-8")
 
     def add(self, step, *values):
-        """One more row; its values have six digits, and None and NaN leave a gap."""
+        """Add a row. Values have six digits; None and NaN become empty cells."""
         row = ["" if value is None or math.isnan(value) else f"{value:.6g}" for value in values]
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(",".join([str(step), *row]) + "\n")
 
 
 def duration(seconds):
-    """1:02:03 or 2:03."""
+    """Seconds as 1:02:03 or 2:03."""
     hours, rest = divmod(int(seconds + 0.5), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

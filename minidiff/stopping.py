@@ -1,8 +1,8 @@
 """How a command ends: with its work done, with an error in one sentence, or when a signal asks.
 
-An exception in the middle of a physics step or of a file would leave either half done. So Ctrl-C
-(SIGINT), SIGTERM and SIGHUP (the terminal was closed) only set a flag, and work looks at it between
-its pieces. A second Ctrl-C or SIGTERM ends the program at once.
+An exception in the middle of a physics step, or of writing a file, would leave it half done. So
+Ctrl-C (SIGINT), SIGTERM and SIGHUP (the terminal was closed) only set a flag. Work looks at the
+flag at safe points. A second Ctrl-C or SIGTERM ends the program at once.
 """
 import argparse
 import re
@@ -17,14 +17,14 @@ _came = []  # the signals that have come
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has asked the program to stop; the message says what is left behind."""
+    """A signal has asked the program to stop; the message says what was saved."""
 
 
 def listen():
-    """From now on signals set the flag."""
+    """From now on these signals set the flag."""
     signal.signal(signal.SIGINT, _note)
     signal.signal(signal.SIGTERM, _note)
-    # Windows has no SIGHUP, and nohup ignores it on purpose
+    # Windows has no SIGHUP; under nohup it is ignored, and stays so
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _note)
 
@@ -33,7 +33,7 @@ def _note(number, frame):
     _came.append(number)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # SIGHUP stays: the shell and the system may both tell of a closed terminal
+    # not SIGHUP: of one closed terminal both the shell and the system may send it
 
 
 def asked():
@@ -56,7 +56,7 @@ def run(name, main, *arguments):
         if sys.stdout:
             sys.stdout.flush()
         return 0
-    except BrokenPipeError:  # as of `... | head`: nobody reads on
+    except BrokenPipeError:  # as with `... | head`: nobody reads further
         fall_silent()
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         say_aside(shortened(f"{name}: {in_words(error)}"))
@@ -66,7 +66,7 @@ def run(name, main, *arguments):
 
 
 def in_words(error):
-    """An error as a sentence. The system's own are none: "[Errno 21] Is a directory: 'a'"."""
+    """An error as a sentence, unlike the system's own: "[Errno 21] Is a directory: 'a'"."""
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{error.filename}: "
         return f"{where}cannot be read or written ({error.strerror})"
@@ -76,9 +76,9 @@ def in_words(error):
 
 
 def located(error):
-    """An error of other code, its kind and its place: "KeyError: 'x' (a.py, line 12)".
+    """An error in a user's code, with its type and place: "KeyError: 'x' (a.py, line 12)".
 
-    The place is that of the caller where an installed package has raised it.
+    If an installed package has raised it, the place is where the package was called.
     """
     frames = traceback.extract_tb(error.__traceback__)
     place = [frame for frame in frames if "site-packages" not in frame.filename] or frames
@@ -87,13 +87,13 @@ def located(error):
 
 
 def shortened(sentence):
-    """A sentence in which no value fills the screen, as a number of 5,000 digits would."""
+    """The sentence, long values in it cut: a number of 5,000 digits would fill the screen."""
     sentence = re.sub(r"(\S{80})\S{100,}(\S{20})", r"\1...\2", sentence)
     return sentence if len(sentence) <= 1000 else f"{sentence[:700]} ... {sentence[-200:]}"
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command's arguments: shows its help as it is written, and shortens what it refuses."""
+    """Parses a command's arguments. It shows the help text as written, and shortens errors."""
 
     def __init__(self, **options):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
