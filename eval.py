@@ -6,15 +6,15 @@
     python eval.py runs/pusht-mlp-0 --episodes 500 --seed 300000 --json scores.json
     python eval.py runs/pusht-mlp-0 --candidates 16   the best of 16 plans, tried in the simulator
     python eval.py runs/pusht-mlp-0 --kick-block 50 45    the block is kicked: 50 px, 45 degrees
-    python eval.py --action-latency 8 --estimate 0    actions are late, and the policy looks ahead
+    python eval.py --action-latency 8 --estimate 0    actions come 8 steps late; a model predicts
     python eval.py runs/wall-mlp-0 --task minidiff/wall.py        the task that it was trained for
 
-In PushT, score is the mean over episodes of the highest min(coverage / 0.95, 1) that was reached;
-success is the share of episodes with coverage above 0.95 at some step. Use seeds 3000 to 9999 for
-tuning (the demonstrations that come with minidiff start from seeds below 3000), and seeds from
-100,000 on for the result that you report.
+In PushT, coverage is the share of the goal that the T covers. success is the share of episodes with
+coverage above 0.95 at some step. score is the mean over episodes of the highest min(coverage/0.95,
+1). Use seeds 3000 to 9999 for tuning (the demonstrations that come with minidiff start from seeds
+below 3000), and seeds from 100,000 on for the result that you report.
 
-Ctrl-C ends it with the figures of the episodes that are over, marked as incomplete.
+Ctrl-C ends it. It then prints the results of the finished episodes, marked as incomplete.
 
 To watch a policy, film it, or compare two files of --json: python -m minidiff.pusht
 """
@@ -78,17 +78,17 @@ def parse_arguments():
     group = parser.add_argument_group("how a plan is chosen")
     add = group.add_mutually_exclusive_group().add_argument
     add("--candidates", type=options.bounded(int, 1, 10_000), default=1, metavar="K",
-        help="plans sampled for each decision; each is tried in a copy of the simulator, which a "
-             "policy alone does not have, and the best is carried out (default: 1)")
+        help="plans sampled for each decision; each is tried in a copy of the simulator, and the "
+             "best is carried out; a real robot has no such copy (default: 1)")
     add("--budget-ms", type=options.bounded(float, 0, 1_000_000), metavar="MS",
         help="instead of --candidates: as many plans as can be tried in this time")
 
     add = parser.add_argument_group("what goes wrong in the world").add_argument
     add("--kick-block", type=pixels, nargs=2, metavar=("PX", "DEGREES"), default=(0.0, 0.0),
-        help="once, in mid-episode, the block jumps so far and turns by so much; from there the "
-             "policy has --max-steps more")
+        help="once, in mid-episode, the block jumps by PX pixels and turns by DEGREES; from there "
+             "the policy has --max-steps more")
     add("--kick-agent", type=pixels, default=0.0, metavar="PX",
-        help="at that moment the agent jumps so far")
+        help="at that moment the agent jumps by PX pixels")
     add("--obs-noise", type=pixels, default=0.0, metavar="PX",
         help="standard deviation of the noise on observed positions (default: 0)")
     add("--action-latency", type=options.bounded(int, 0, 100), default=0, metavar="STEPS",
@@ -97,17 +97,17 @@ def parse_arguments():
     group = parser.add_argument_group("what helps against noise and latency")
     add = group.add_mutually_exclusive_group().add_argument
     add("--queue", choices=QUEUES, default="ignore",
-        help="how a plan takes account of actions that are on their way: ignore, not at all; skip, "
-             "as many of its own first actions are left out; hold, it starts with them: real-time "
-             "chunking (default: ignore)")
+        help="what a plan does about actions that are chosen, but not yet carried out. ignore: "
+             "nothing; skip: it leaves out as many of its own first actions; hold: it starts with "
+             "them (real-time chunking) (default: ignore)")
     add("--estimate", type=pixels, metavar="PX",
-        help="show the policy an estimate, by a model of the world, of the state that its action "
-             "will meet; PX: standard deviation of the noise in what is measured, 0 for none")
+        help="show the policy the state in which its action will be carried out, as estimated with "
+             "a model of the world; PX: standard deviation of the observation noise, 0 for none")
 
     add = parser.add_argument_group("output").add_argument
     add("--json", metavar="FILE", type=options.named,
-        help="write every episode and the summary to FILE; of older files only one that eval.py "
-             "wrote is replaced")
+        help="write every episode and the summary to FILE; an existing file is replaced only if "
+             "eval.py wrote it")
     args = parser.parse_args()
     if args.task and not args.run:
         parser.error("--task: name the folder of the run that is to be scored, too")
@@ -123,7 +123,7 @@ def main():
     if args.json:
         checkpoint.check_writable(args.json)
         if Path(args.json).is_file() and Path(args.json).stat().st_size:
-            compare.read(args.json)  # whatever else is in its place stays
+            compare.read(args.json)  # raises if eval.py did not write it, so it is kept
     task = tasks.load(args.task) if args.task else PUSHT
     if not task.make_env:
         raise ValueError(f"the task '{task.name}' has no make_env, so nothing can be scored in it")
@@ -141,7 +141,7 @@ def main():
     disturbances = {name: getattr(args, name) for name in DISTURBANCES}
     if any(np.any(value) for value in disturbances.values()):
         worlds = functools.partial(DisturbedEnv, **disturbances, **world)
-        worlds()  # what makes no sense is refused now
+        worlds()  # impossible values raise now
     decide = None
     if args.candidates > 1 or args.budget_ms is not None:
         decide = BestOf(policy, args.candidates, args.budget_ms)
@@ -173,10 +173,10 @@ def main():
     out_of_range = None
     try:
         summary = scores.summary(episodes, task.score_range)
-    except ValueError as error:  # what was played is kept all the same
+    except ValueError as error:  # the episodes are kept all the same
         summary, out_of_range = scores.summary(episodes, None), error
     summary |= {"seconds": seconds, "plan_ms": milliseconds}
-    if args.json:  # files first: nobody may be there to read what is printed
+    if args.json:  # before printing, which may fail
         checkpoint.write_json(args.json, {
             "checkpoint": str(path), "task": task.name, "options": vars(args), "config": config,
             "incomplete": incomplete, "summary": summary,

@@ -6,11 +6,11 @@
     python train.py --task minidiff/wall.py         another task: your own file, or Pendulum-v1, ..
     python train.py --resume runs/pusht-mlp-0       continue a stopped run, to the same weights
     python train.py --resume runs/pusht-mlp-0 --steps 7000        make a run longer
-    python train.py --init runs/pusht-mlp-0 --demos FILE          go on from its weights: fine-tune
+    python train.py --init runs/pusht-mlp-0 --demos FILE          fine-tune the weights of a run
 
 Each run has a folder: config.json, checkpoint.npz (all that --resume needs), policy.npz (all that
 eval.py needs: the averaged weights), log.csv (a row for each hundredth of the run and for each
-score), scores.json, loss.png and rollouts.png.
+score), scores.json, and the pictures loss.png and rollouts.png.
 """
 import signal
 
@@ -36,8 +36,8 @@ from pathlib import Path
 
 import numpy as np
 
-CLIPPED = 0.01  # share of the actions' numbers beyond --clip above which there is a warning
-SCORE_SEED = 5000  # a seed for tuning, and no start of the demonstrations (those lie below 3000)
+CLIPPED = 0.01  # there is a warning if a larger share of the actions' numbers exceeds --clip
+SCORE_SEED = 5000  # the first of the seeds for tuning; demonstrations start from seeds below 3000
 COLUMNS = ("step", "loss", "learning rate", "CPU seconds",
            *(f"loss in quarter {q} of the chain" for q in range(1, QUARTERS + 1)),
            "score", "success")
@@ -51,7 +51,7 @@ def main():
 
 
 def held_folder(args, task, config):
-    """The run's folder, into which nobody else writes meanwhile: a context manager."""
+    """A context manager that gives the run's folder, locked against other processes."""
     if args.resume:
         if not Path(args.resume).is_dir():
             raise FileNotFoundError(f"{args.resume}: there is no such folder of a run")
@@ -68,7 +68,7 @@ def work(args, task, config, folder):
     if args.resume:
         saved = policy.read(folder / "checkpoint.npz", STATE)
         notes, config = resumed(folder, task, saved[1], args.steps)
-        start = folder if notes["init"] else None  # its units are not those of its demonstrations
+        start = folder if notes["init"] else None  # fine-tuned: with the Normaliser of --init
     init = beyond.load(start, task)[0] if start else None
     data, idle = demonstrations(task, notes)
     trainer = prepared(config, task, data, init)
@@ -92,7 +92,7 @@ def work(args, task, config, folder):
         f"into {folder}/")
     if trainer.clipped() > CLIPPED:
         say(f"warning: {trainer.clipped():.1%} of the numbers in the actions exceed --clip "
-            f"{config.clip:g} standard deviations and are learned as that: try a larger --clip")
+            f"{config.clip:g} standard deviations and are cut to it: try a larger --clip")
     if trainer.n == config.steps:
         say(f"this run is finished; to make it longer: {again(args, folder)} "
             f"--steps {2 * config.steps}")
@@ -123,7 +123,7 @@ def work(args, task, config, folder):
 
 
 def prepared(config, task, data, init):
-    """The Trainer; what is wrong with the task's own functions is said in words."""
+    """The Trainer. An error in the task's own functions becomes a ValueError that says so."""
     loss = OBJECTIVES[config.objective].loss
     if task is PUSHT:
         return Trainer(config, task, data, loss, init)
@@ -136,7 +136,7 @@ def prepared(config, task, data, init):
 
 
 def demonstrations(task, notes):
-    """What is learned from -> Demos, and a word on the idle rows among them."""
+    """The Demos to learn from, and a phrase on the idle rows in them."""
     there = callable(task.demos) or task.demos and Path(task.demos).exists()
     data = own = demos.own(task) if there or not notes["demos"] else None
     if notes["demos"]:
@@ -148,9 +148,9 @@ def demonstrations(task, notes):
 
 
 def resumed(folder, task, meta, steps):
-    """What a saved run was made from, by name, and its Config; ValueError if it is damaged.
+    """What a saved run was made from, by name, and its Config. ValueError if its meta is damaged.
 
-    steps: another number of steps, None for that of the run.
+    steps: a new number of steps, None to keep that of the run.
     """
     if meta.get("task") != task.name:
         raise ValueError(f"{folder}: a run of the task '{meta.get('task')}', not of '{task.name}': "
@@ -169,13 +169,13 @@ def resumed(folder, task, meta, steps):
 
 
 def try_world(untrained):
-    """Two decisions in the task's world: what is wrong shows now, not after the training."""
+    """Two decisions in the task's world, so that its errors show now, not after the training."""
     task = untrained.task._replace(max_steps=untrained.action_horizon + 1)
     rollout.rollout(dataclasses.replace(untrained, task=task), [SCORE_SEED])
 
 
 def train(trainer, folder, notes, args):
-    """The loop: one gradient step after another, saved now and then, and when asked to stop."""
+    """All gradient steps. The run is saved at intervals, at the end, and when a signal comes."""
     def save():
         policy.save(folder / "checkpoint.npz", trainer, resumable=True, **notes)
 
@@ -219,7 +219,7 @@ def figures(trainer, count):
 
 
 def score_now(trainer, episodes):
-    """Score and success in the middle of the training, by the quickest sampler."""
+    """Score and success during the training, by the quickest sampler; None if incomplete."""
     name, quickest = list(samplers(trainer.config).items())[-1]
     summary = seen_from(policy.from_trainer(trainer, quickest), name, episodes)
     if "incomplete" in summary:
@@ -229,12 +229,12 @@ def score_now(trainer, episodes):
 
 
 def seen_from(player, name, episodes):
-    """The summary of so many episodes, from the seeds for development."""
+    """The summary of that many episodes from SCORE_SEED on. name: of the sampler."""
     return rollout.score(player, range(SCORE_SEED, SCORE_SEED + episodes), name)
 
 
 def samplers(config):
-    """The samplers that score a policy, by name: ancestral and, last, the quickest, DDIM."""
+    """The samplers that score a policy, by name; the last is the quickest."""
     fitting = OBJECTIVES[config.objective].samplers
     if "ddim" not in fitting:
         return {fitting[0]: bind(fitting[0])}
@@ -242,7 +242,7 @@ def samplers(config):
 
 
 def score(trainer, folder, args):
-    """Score the finished policy on seeds for development."""
+    """Score the trained policy with each of its samplers, on seeds for tuning."""
     summaries = {}
     for name, sampler in samplers(trainer.config).items():
         planner = policy.from_trainer(trainer, sampler)
@@ -258,7 +258,7 @@ def score(trainer, folder, args):
 
 
 def draw(path, untrained, trained, episodes):
-    """The first episodes as film strips, by the policy before and after its training."""
+    """Film strips of the first episodes, with the policy before and after its training."""
     seeds = range(SCORE_SEED, SCORE_SEED + episodes)
     if trained.task is PUSHT:
         films.film(path, trained, seeds, before=untrained)
@@ -284,26 +284,27 @@ def named_task(args):
 
 
 def parse_arguments():
-    """-> arguments, Task and Config; None where a run is resumed, which has its own Config."""
+    """-> arguments, Task, Config. The Config is None for --resume, as a run has its own."""
     parser = stopping.Parser(prog="python train.py", usage="%(prog)s [OPTIONS]",
                              description=__doc__)
     add = parser.add_argument_group("used most").add_argument
     add("--demos", nargs="+", metavar="FILE", default=[], type=absolute,
-        help="files of demonstrations, learned from all together: .npz with state, action, "
-             "episode_ends; a zarr folder or zip; or a folder in LeRobot's layout (default: those "
-             "that come with the task)")
+        help="files of demonstrations, which are joined: .npz with state, action, episode_ends; a "
+             "zarr folder or zip; or a folder in LeRobot's layout (default: those that come with "
+             "the task)")
     add("--task", type=options.named, metavar="NAME",
         help="what is to be learned: a Python file or module with TASK = minidiff.demos.Task(...), "
-             "or an environment of Gymnasium; it may have other defaults than those that stand "
-             "here (default: PushT)")
+             "or an environment of Gymnasium; its recipe may change the defaults given here "
+             "(default: PushT)")
     add_fields(add, "steps", "net", "seed")
     add("--out", metavar="FOLDER", type=options.named,
-        help="the run's folder (default: runs/TASK-NET-SEED, with a number behind it if that holds "
-             "a run)")
+        help="the run's folder (default: runs/TASK-NET-SEED, or with -2, -3, .. at the end if that "
+             "is taken)")
     add("--resume", metavar="FOLDER", type=options.named,
         help="continue the run in FOLDER, with its own config; --steps makes it longer")
     add("--init", metavar="RUN", type=absolute,
-        help="start from the weights of RUN, not from random ones, with its network and its units")
+        help="fine-tune: start from the weights of RUN, with its network, and with its scales of "
+             "features and actions")
 
     add = parser.add_argument_group("method").add_argument
     add_fields(add, "objective", "weight", "T", "schedule", "precondition", "clip", "drop_cond")
@@ -323,7 +324,7 @@ def parse_arguments():
         help=f"episodes, from seed {SCORE_SEED} on, that score the policy after its training; 0 "
              "for none (default: 50)")
     add("--score-every", type=options.bounded(int, 0, 10**9), default=0, metavar="N",
-        help="score it every N steps during the training, too; 0 for never (default: 0)")
+        help="score the policy every N steps during the training, too; 0 for never (default: 0)")
     add("--save-every", type=options.bounded(int, 1, 10**9), default=1000, metavar="N",
         help="steps between checkpoints (default: 1000)")
     args = parser.parse_args()
@@ -355,7 +356,7 @@ def parse_arguments():
 
 
 def like(run, given):
-    """Fields of the Config of another run that its weights depend on, as --init needs them."""
+    """The fields of another run's Config that its weights need, for --init."""
     _, meta = policy.read(run)
     config = config_of(run, meta)
     fields = {name: getattr(config, name) for name in NETWORK}
@@ -367,12 +368,12 @@ def like(run, given):
 
 
 def absolute(path):
-    """A path that --resume finds again from another folder."""
+    """An absolute path: --resume finds it from any folder."""
     return str(Path(options.named(path)).absolute())
 
 
 def add_fields(add, *names):
-    """Fields of Config as options of the command line, by `add` of a group."""
+    """Add fields of Config as options. add: the add_argument of a group."""
     fields = {field.name: field for field in dataclasses.fields(Config)}
     for field in [fields[name] for name in names]:
         text = f"{field.metadata['help']} (default: {field.default})"

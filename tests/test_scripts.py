@@ -580,7 +580,7 @@ def test_train_warns_where_actions_are_clipped(clip, warned, trained, monkeypatc
     monkeypatch.setattr(Trainer, "clipped", lambda trainer: 0.5 / trainer.config.clip**2)
     trained("--clip", clip, "--score-episodes", "0")
     said = ("warning: 3.1% of the numbers in the actions exceed --clip 4 standard deviations and "
-            "are learned as that: try a larger --clip\n")
+            "are cut to it: try a larger --clip\n")
     assert (said in capsys.readouterr().out) == warned
 
 
