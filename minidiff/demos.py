@@ -28,8 +28,8 @@ class Task(NamedTuple):
     features(obs, frame): observations (B, obs_horizon, S) -> features (B, F), in any units.
     frame(obs): the coordinate frame of actions: its origin (B, D), and its axes (B, D, D), the
         columns of which are orthonormal. If a task stays the same when all of it is moved, turned
-        or mirrored, a frame that does so, too, makes the policy equivariant: plans move with the
-        task. None: actions are learned as they are, each dimension in its own unit.
+        or mirrored, a frame that moves with it makes the policy equivariant: plans move with it,
+        too. None: actions are learned as they are, each dimension in its own unit.
     state_range, action_range: arrays (S, 2), (D, 2), the smallest and largest number allowed in
         demonstrations. None: any finite number.
     relabel(demos) -> Demos changed as if each demonstration had aimed at what it reached

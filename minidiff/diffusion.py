@@ -18,7 +18,7 @@ from .tensor import constant
 # ---- noise schedule ------------------------------------------------------------------------------
 
 class Schedule:
-    """beta_1..beta_T, the variances of the noise added at each step, and tables that follow.
+    """beta_1..beta_T, the noise variance of each step, and the tables computed from them.
 
     Eq. 3: alpha_t = 1 - beta_t,   alpha_bar_t = prod_{s<=t} alpha_s.
 
@@ -157,7 +157,7 @@ def x0_from_eps(schedule, x_t, t, eps):
 
     Given x_t there is one unknown: eps, x_0 and v = sqrt(alpha_bar_t) eps - sqrt(1-alpha_bar_t) x_0
     (Salimans & Ho 2022) are affine functions of each other. So the errors d of their predictions
-    are proportional. d x_0 = -sqrt((1-alpha_bar)/alpha_bar) d eps, d v = d eps / sqrt(alpha_bar):
+    are proportional, d x_0 = -sqrt((1-alpha_bar)/alpha_bar) d eps, d v = d eps / sqrt(alpha_bar):
 
         |d eps|^2 = SNR_t |d x_0|^2 = alpha_bar_t |d v|^2,   SNR_t = alpha_bar_t / (1-alpha_bar_t)
     """

@@ -60,7 +60,7 @@ class Config:
                               "reached, except without preconditioning", 1e-3, 1e6)
     schedule: str = option("cosine", "noise schedule", choices=tuple(SCHEDULES))
     T: int = option(100, "diffusion steps", 1, 100_000)
-    weight: str = option("inverse-alpha-bar", "lambda(t), the weight of timestep t in L_simple",
+    weight: str = option("inverse-alpha-bar", "lambda(t), the weight of t in L_simple",
                          choices=WEIGHTS)
     drop_cond: float = option(0.0, "share of the windows whose features are set to 0, "
                                    "for classifier-free guidance", 0, below=1)
