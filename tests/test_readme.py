@@ -65,6 +65,14 @@ def test_every_link_leads_to_what_it_names(page):
         assert (page.parent / path).exists(), path
     for path in re.findall(r"`((?:minidiff|tests)/[\w./]+)`", text(page)):
         assert (ROOT / path).exists(), path
+    for path, anchor in re.findall(r"\]\((?!https?:)([\w./-]*)#((?!L\d)[\w-]+)\)", text(page)):
+        assert anchor in anchors(page.parent / path if path else page), f"{path}#{anchor}"
+
+
+def anchors(page):
+    """The headings of a page as links name them."""
+    headings = re.findall(r"^#+ (.+)$", text(page), re.M)
+    return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
 def test_the_reading_path_says_how_long_each_of_its_files_is():
