@@ -187,18 +187,15 @@ POPULATIONS = [0.001, 0.005, 0.02, 0.1, 0.5]
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [50, 1000])
 @pytest.mark.parametrize("failures", POPULATIONS)
-def test_the_intervals_cover_what_they_say(failures, n):
+def test_the_interval_of_a_mean_covers_what_it_says(failures, n):
     """At least 94 % of 200 sheets. The seed is fixed, so there is no false alarm."""
     rng = np.random.default_rng(0)
-    score_hits, success_hits = 0, 0
+    hits = 0
     for _ in range(200):
         failed = rng.uniform(size=n) < failures
-        x = np.where(failed, rng.uniform(size=n), 1.0)
-        low, high = scores.betting_interval(x)
-        score_hits += low <= 1 - failures / 2 <= high
-        low, high = scores.clopper_pearson(int(n - failed.sum()), n)
-        success_hits += low <= 1 - failures <= high
-    assert score_hits >= 0.94 * 200 and success_hits >= 0.94 * 200
+        low, high = scores.betting_interval(np.where(failed, rng.uniform(size=n), 1.0))
+        hits += low <= 1 - failures / 2 <= high
+    assert hits >= 0.94 * 200
 
 
 # ---- comparison ----------------------------------------------------------------------------------
