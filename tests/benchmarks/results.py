@@ -38,7 +38,8 @@ from minidiff.checkpoint import write_atomically, write_json  # noqa: E402
 from minidiff.progress import duration, say, say_aside  # noqa: E402
 
 FOLDER = ROOT / "runs" / "results"
-PAGES = [ROOT / "minidiff" / "pusht" / "RESULTS.md", ROOT / "README.md"]
+PAGES = [ROOT / "minidiff" / "pusht" / "RESULTS.md", ROOT / "minidiff" / "pusht" / "README.md",
+         ROOT / "README.md"]
 DATA = ["minidiff/pusht/expert.npz", "minidiff/pusht/policy.npz"]
 NO_FIGURES = ("minidiff/pusht/view/", "minidiff/progress.py", "minidiff/stopping.py",
               "minidiff/folders.py", "minidiff/scoring/cluster.py", "minidiff/scoring/workers.py")
@@ -328,19 +329,19 @@ def check(tables):
 
 
 FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)? ?%|\d+\.\d\d+|\d[\d,]* of \d[\d,]*")
-NO_FIGURE = ("95 %", "100 %")  # of confidence, and where all is meant
+NO_FIGURE = ("95 %", "0.95", "100 %")  # of confidence and success, and where all is meant
 
 
 def unsupported(page, tables):
     """The percentages, shares and long decimals in a page's prose that no table holds.
 
-    A paragraph with a command of its own, and quoted code, may hold others.
+    A paragraph with its own command or source may hold others, and so may code and pictures.
     """
     text = MARKED.sub("", page.read_text(encoding="utf-8"))
-    text = re.sub(r"```.*?```|<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(r"```.*?```|<!--.*?-->|!\[.*?\]", "", text, flags=re.S)
     figures = []
     for paragraph in re.split(r"\n\s*\n", text):
-        if not re.search(r"`python |^    python ", paragraph, re.M):
+        if not re.search(r"`python |^    python |et al\. \d{4}", paragraph, re.M):
             prose = re.sub(r"`[^`]*`|\$[^$]*\$|\]\([^)]*\)", "", paragraph.replace("\n", " "))
             figures += FIGURE.findall(prose)
     return [figure for figure in figures if figure not in tables and figure not in NO_FIGURE]
