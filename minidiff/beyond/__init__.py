@@ -1,7 +1,8 @@
-"""Beyond the paper: other samplers, guidance, and what diffusion is compared with; their names.
+"""Beyond the paper: other samplers, guidance, real-time chunking, the baselines; their names.
 
     SAMPLERS      how a plan is sampled, by name
     OBJECTIVES    what a network is trained for, by name, and which samplers fit it
+    bind          a sampler by its name, with its own options set
     load          a policy with a sampler by its name
 """
 import functools
@@ -21,7 +22,7 @@ class Sampler(NamedTuple):
 
 class Objective(NamedTuple):
     """loss: with the arguments of l_simple. outputs: of the network for each number of a chunk.
-    samplers: those that fit; the first is the default. ignores: fields of Config without effect."""
+    samplers: those that fit; the first is the default. ignores: fields of Config without a use."""
     loss: Callable
     outputs: int
     samplers: tuple
@@ -41,8 +42,8 @@ SAMPLERS = {
     "shooting": Sampler(baselines.shooting, ()),
 }
 BASELINES = ("regression", "mip", "mixture", "shooting")  # they denoise nothing
-DENOISING = ("ancestral", "ddim", "sde", "flow", "langevin", "pc", "shooting")
-CHAIN = ("precondition", "schedule", "T", "weight", "drop_cond")  # decide what is denoised, and how
+DENOISING = ("ancestral", "ddim", "sde", "flow", "langevin", "pc", "shooting")  # fit a denoiser
+CHAIN = ("precondition", "schedule", "T", "weight", "drop_cond")  # of use to a denoiser alone
 OBJECTIVES = {
     "simple": Objective(LOSSES["simple"], 1, DENOISING),
     "hybrid": Objective(LOSSES["hybrid"], 2, DENOISING),
@@ -55,7 +56,10 @@ OBJECTIVES = {
 
 
 def bind(name, **options):
-    """The sampler of that name, with some of its own options set. ValueError in words."""
+    """The sampler of that name, with some of its own options set.
+
+    ValueError for another name, and for an option that this sampler does not take.
+    """
     if name not in SAMPLERS:
         raise ValueError(f"sampler '{name}': choose from {', '.join(SAMPLERS)}")
     takes = SAMPLERS[name].options
@@ -68,13 +72,13 @@ def bind(name, **options):
 
 
 def config_of(path, meta):
-    """The Config in the meta of a file, whose objective is one of OBJECTIVES; else ValueError."""
+    """The Config in the meta of a file. ValueError, unless its objective is one of OBJECTIVES."""
     try:
         config = policies.config_of(meta)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if config.objective not in OBJECTIVES:
-        raise ValueError(f"{path}: trained for '{config.objective}', which nobody here knows")
+        raise ValueError(f"{path}: trained for '{config.objective}', which is no objective here")
     return config
 
 
@@ -82,8 +86,10 @@ def load(path, task, sampler=None, guidance=0.0, action_horizon=None, temperatur
          **options):
     """policy.load, with the sampler by its name (by default that of the objective) -> policy, meta.
 
-    guidance: by how much more than in training the observation counts (guidance.ClassifierFree).
-    options: the sampler's own. ValueError where the network was not trained for what is asked.
+    guidance: the scale of guidance.ClassifierFree; 0 for none.
+    action_horizon, temperature: of DiffusionPolicy; None for the default, which is temperature 1
+    with a baseline. options: the sampler's own.
+    ValueError where the network was not trained for what is asked; FileNotFoundError.
     """
     _, meta = policies.read(path)
     config = config_of(path, meta)

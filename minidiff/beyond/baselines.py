@@ -1,15 +1,16 @@
-"""What diffusion is compared with: other ways to learn a plan from an observation.
+"""Baselines, with which diffusion is compared: other ways from an observation to a plan.
 
-The same network on the same features. But for MIP it is shown no noise: x_t is 0 and t is 0, so
-eps_theta.net is a function of the observation alone.
+All but shooting use the same network on the same features. Its input x_t is 0 and its timestep t
+is 0, so eps_theta.net is a function of the observation alone. The second step of MIP is the
+exception.
 
     regression    behaviour cloning: the mean of all plans for an observation (--objective mse)
     mip           regression in two steps: the second improves the first (--objective mip)
-    mixture       the simplest explicit distribution: Gaussians, mixed (--objective mixture)
-    shooting      straight lines in random directions: nothing is learned
+    mixture       an explicit distribution: a mixture of Gaussians (--objective mixture)
+    shooting      straight lines in random directions: it uses no network
 
 Losses have the arguments of diffusion.l_simple and samplers those of diffusion.ancestral_sampling,
-though there is no chain here.
+though there is no denoising chain here.
 """
 import numpy as np
 
@@ -18,11 +19,15 @@ from ..tensor import clip as bounded
 from ..tensor import constant, exp, log, reshape, sum
 
 COMPONENTS = 5  # of the mixture
-MIP_SIGNAL = 0.9  # t* of Pan et al.: the share of a plan in what the second step sees
+MIP_SIGNAL = 0.9  # t* of Pan et al.: the share of the plan in the input of MIP's second step
 
 
 def network_output(eps_theta, shape, cond, x=None, step=0):
-    """The network inside eps_theta, F(x, step, cond), (B, H, outputs D); x: 0 if not given."""
+    """The output F(x, step, cond) of the network inside eps_theta, (B, H, outputs D).
+
+    shape: (H, D) of a plan. x (B, H, D): 0 if not given. step: the timestep that is embedded, one
+    int or (B,).
+    """
     x = np.zeros((len(cond), *shape), np.float32) if x is None else x
     embedding = eps_theta.embedding[np.broadcast_to(step, len(cond))]
     return eps_theta.net(x, embedding, cond)
@@ -34,9 +39,10 @@ def mse_loss(schedule, eps_theta, x0, t, eps, cond, weight=None):
 
 
 def regression(schedule, eps_theta, x_T, cond, rng, clip=None, spread=0.0):
-    """The output of the regression.
+    """The plan F(0, 0, cond), the only thing yielded.
 
-    spread: standard deviation of an offset of the whole plan; it makes many candidates of one plan.
+    spread: standard deviation, in the network's units, of a random offset that all actions of a
+    plan share. With it, one observation has many candidate plans.
     """
     x0 = network_output(eps_theta, x_T.shape[1:], cond)
     if spread:
@@ -45,9 +51,13 @@ def regression(schedule, eps_theta, x_T, cond, rng, clip=None, spread=0.0):
 
 
 def mip_loss(schedule, eps_theta, x0, t, eps, cond, weight=None):
-    """E ||x_0 - F(0, 0, c)||^2 + E ||x_0 - F(s x_0 + (1-s) eps, 1, c)||^2, s = MIP_SIGNAL, up to a
-    factor: the minimal iterative policy of Pan et al. 2025. Either half of the batch learns one of
-    the two, so a step costs what it costs the others."""
+    """The minimal iterative policy of Pan et al. 2025, with s for MIP_SIGNAL and up to a factor:
+
+        E ||x_0 - F(0, 0, cond)||^2 + E ||x_0 - F(s x_0 + (1-s) eps, 1, cond)||^2
+
+    Every second row of a batch is for the second term, the others are for the first. So a gradient
+    step takes as long as with the other objectives.
+    """
     second = np.arange(len(x0)) % 2
     noised = np.float32(MIP_SIGNAL) * x0 + np.float32(1 - MIP_SIGNAL) * eps
     x = noised * second[:, None, None].astype(np.float32)
@@ -55,9 +65,9 @@ def mip_loss(schedule, eps_theta, x0, t, eps, cond, weight=None):
 
 
 def mip(schedule, eps_theta, x_T, cond, rng, clip=None, spread=0.0):
-    """Both steps of MIP: a = F(0, 0, c), then F(s a + (1-s) z, 1, c).
+    """Both steps of MIP: a = F(0, 0, cond), then x_0 = F(s a + (1-s) z, 1, cond). Yields a and x_0.
 
-    spread: standard deviation of z, which is 0 as published and 1 in training. Yields a, then x_0.
+    spread: standard deviation of z: 0 as published, 1 in training.
     """
     x0 = network_output(eps_theta, x_T.shape[1:], cond)
     yield x0
@@ -67,7 +77,11 @@ def mip(schedule, eps_theta, x_T, cond, rng, clip=None, spread=0.0):
 
 
 def shooting(schedule, eps_theta, x_T, cond, rng, clip=None):
-    """Away from the origin in a straight line, as far at each step as the demonstrations go."""
+    """A straight line in a random direction: each action of x_0 is the first action of x_T.
+
+    These are in the network's units, in which demonstrated actions have the root mean square 1: in
+    a frame, at each step of the plan. So on average the line leads as far as a demonstration.
+    """
     x0 = np.repeat(x_T[:, :1], x_T.shape[1], 1)
     yield x0 if clip is None else np.clip(x0, -clip, clip)
 
@@ -77,8 +91,9 @@ def shooting(schedule, eps_theta, x_T, cond, rng, clip=None):
 def mixture_parts(eps_theta, shape, cond):
     """p(x_0 | cond) = sum_k w_k N(mu_k, s_k^2 I) over the whole plan (Bishop 1994).
 
-    -> mu (B, H, K, D), log w and log s (B, K). The network has 3 K outputs: a mean for
-    each component, and two whose averages over the plan are its log weight and log spread.
+    -> mu (B, H, K, D), log w and log s (B, K). For each number of a plan the network has 3 K
+    outputs, three for each component: the mean, and two that are averaged over the plan. The
+    averages are the logarithms of w_k, before the weights are normalised, and of s_k.
     """
     H, D = shape
     K = COMPONENTS
@@ -91,12 +106,13 @@ def mixture_parts(eps_theta, shape, cond):
 def log_sum_exp(a):
     """log sum_k exp(a_k) over the last axis, (B, K) -> (B, 1), without overflow."""
     top = constant(a).max(1, keepdims=True)
-    # Adding less than e^-40 changes no float32, but its gradient would be denormal, which is slow.
+    # A term below e^-40 does not change a float32 sum, but its gradient could be a denormal number,
+    # which is slow to compute with.
     return log(sum(exp(bounded(a - top, -40.0, 0.0)), axis=1, keepdims=True)) + top
 
 
 def mixture_loss(schedule, eps_theta, x0, t, eps, cond, weight=None):
-    """-log p(x_0 | cond) less log(2 pi)/2, in nats for each number of x_0; mean over the batch."""
+    """-log p(x_0 | cond), in nats for each number of x_0 and less log(2 pi)/2; the batch's mean."""
     mu, log_w, log_s = mixture_parts(eps_theta, x0.shape[1:], cond)
     error = mu - x0[:, :, None]
     n = x0[0].size
@@ -106,13 +122,13 @@ def mixture_loss(schedule, eps_theta, x0, t, eps, cond, weight=None):
 
 
 def mixture(schedule, eps_theta, x_T, cond, rng, clip=None, spread=0.0):
-    """The mean of a component that is sampled by its weight.
+    """The mean mu_k of a component k that is sampled with probability w_k.
 
-    spread: the share of the component's own standard deviation that is added as noise.
+    spread: the standard deviation of the noise added to it, as a multiple of s_k.
 
-    A sampler is given normal numbers alone (rollout.EpisodeNoise), so the choice is made of them.
-    The sum of two squared normal numbers is exponential. Of exponentials with the rates w_k the
-    k-th is the least with probability w_k.
+    A sampler's rng offers standard_normal alone (see rollout.EpisodeNoise), so k is made from
+    normal numbers. The sum of the squares of two is exponentially distributed. If exponential
+    numbers have rates in proportion to w_k, the k-th is the least with probability w_k.
     """
     mu, log_w, log_s = mixture_parts(eps_theta, x_T.shape[1:], cond)
     B, K = log_w.shape

@@ -22,9 +22,10 @@ SIGNATURES = {  # how files of other formats begin
 
 def load(path, task, own=None):
     """Demos from a .npz file, a zarr folder or zip (extra `zarr`), or a folder in LeRobot's layout
-    (extra `lerobot`), whatever its name. Errors as demos.load.
+    (extra `lerobot`). The content tells which it is, not the name. Errors as demos.load.
 
-    own: the task's own Demos, if there are any; where units seem to differ, there is a warning.
+    own: the task's own Demos, if there are any. Where units seem to differ from theirs, a warning
+    is printed. ValueError where states or actions have another number of columns.
     """
     path = Path(path)
     if not path.exists():
@@ -36,7 +37,7 @@ def load(path, task, own=None):
             arrays = read_lerobot(path, task)
         elif path.is_dir() or any(name.endswith(ZARR) for name in files):
             arrays = read_zarr(path, files)
-    except Exception as error:  # damaged files raise errors of all kinds, even NotImplementedError
+    except Exception as error:  # damaged files raise errors of all kinds
         raise ValueError(f"{path}: cannot be read as demonstrations: {error}") from None
     data = demos.load(path, task) if arrays is None else demos.check(arrays, task, path)
     if own:
@@ -54,8 +55,10 @@ def load(path, task, own=None):
 def other_units(data, own):
     """A sentence for each column of `data` that seems to be in another unit than in the own Demos.
 
-    Its largest magnitude is above 20 times that of all own episodes, or below a 20th of that of
-    each of them: one may well stay near 0. Zeros alone are of any unit.
+    So it seems where the largest magnitude in the column is more than 20 times the largest in the
+    own Demos. It also seems so where it is less than a 20th of the largest magnitude in each of the
+    own episodes: in each, because a column may stay near 0 in a single episode. A column of zeros
+    is never reported.
     """
     said = []
     starts = np.concatenate([[0], own.episode_ends[:-1]])
@@ -77,9 +80,9 @@ def other_units(data, own):
 def idle(data):
     """Which rows of Demos are idle, (N,) bool: those in which nothing has moved.
 
-    No number of the state is farther than 1 % of its column's standard deviation from where it was
-    in the last row before that is not idle; so of a slow motion some rows stay. The first and the
-    last row of an episode never are.
+    A row is compared with the last row before it that is not idle. It is idle if no number of the
+    state differs by more than 1 % of the standard deviation of its column. So some rows of a slow
+    motion are not idle. The first and the last row of an episode are never idle.
     """
     state, ends = data.state, data.episode_ends
     limit = 0.01 * state.std(0, np.float64)
@@ -106,7 +109,8 @@ def without_idle(data):
 
 
 def members(path):
-    """The files in a folder or a zip, by name; ValueError that says what else it seems to be."""
+    """The names of what is in a folder or a zip; for other files a ValueError that says what they
+    seem to be."""
     if path.is_dir():
         return [p.relative_to(path).as_posix() for p in path.rglob("*")]
     if zipfile.is_zipfile(path):
@@ -122,8 +126,8 @@ def members(path):
 
 
 def read_zarr(path, files):
-    """The arrays that PLACES names. Published zips wrap the group in folders, so we look for it
-    among the files."""
+    """The arrays that PLACES names. files: the names of all files. In published zips the group lies
+    inside other folders, so it is looked for among these names."""
     folders = set()
     for name in files:
         if name.endswith(ZARR):
@@ -149,12 +153,14 @@ def read_zarr(path, files):
 
 
 def numbers(array, where):
-    """A zarr array in memory, if it is of numbers. where: what a warning calls it.
+    """A zarr array as an array in memory. where: what a warning calls it.
 
-    Zarr leaves out chunks in which all is the fill value; one that was lost looks the same. Where
-    most are not there, the file is damaged; it might take hours to read, and more than the memory.
+    Zarr does not store a chunk that holds the fill value alone. A chunk that was lost looks the
+    same, so a missing chunk gives a warning. ValueError where more than half of the chunks are
+    missing: a damaged file may claim a size that does not fit into memory. ValueError as well for a
+    missing chunk without a fill value, for anything but numbers, and for an array in shards.
     """
-    if array.dtype.kind not in "fiu":  # before a chunk is decoded: those of objects may be pickled
+    if array.dtype.kind not in "fiu":  # before a chunk is decoded: objects may be pickled in it
         raise ValueError(f"should be numbers, but is {array.dtype}")
     if array.shards:  # which chunks a shard lacks cannot be counted
         raise ValueError("is stored in shards: save it without")
@@ -171,10 +177,10 @@ def numbers(array, where):
 # ---- LeRobot -------------------------------------------------------------------------------------
 
 def read_lerobot(path, task):
-    """The arrays that a task's columns make, of a folder in LeRobot's layout, v2 or v3.
+    """The arrays of a folder in LeRobot's layout, v2 or v3, made from the columns in task.columns.
 
-    The parquet files in data/chunk-*/ hold one episode each (v2) or many (v3). Each row says what
-    it is: row `frame_index` of episode `episode_index`.
+    The parquet files in data/chunk-*/ hold one episode each (v2) or many (v3). Each row tells its
+    place: row `frame_index` of episode `episode_index`.
     """
     info = json.loads((path / "meta" / "info.json").read_text(encoding="utf-8"))
     columns = table(path, ["episode_index", "frame_index", *sum(task.columns.values(), ())])

@@ -1,12 +1,13 @@
-"""Steering after training: where a plan should lie, what it should avoid, which part is given.
+"""Guidance: steering a trained policy while its plans are sampled.
 
-Conditioning on the observation is learned (nn.py). What is here is added when plans are sampled.
-Two wrap eps_theta and are another eps_theta, which any sampler takes: by eq. 13, what is added to
-eps is subtracted from the score.
+Conditioning on the observation is learned (nn.py). What is here needs no further training.
 
     ClassifierFree    the observation counts more than it did in training
     CostGuided        samples of low cost, by the gradient of the cost through our own autograd
     inpainting        a sampler: part of x_0 is given, the rest is sampled to fit
+
+The first two wrap an eps_theta and are an eps_theta themselves, for any sampler. By eq. 13, adding
+d to eps subtracts d / sqrt(1-alpha_bar_t) from the score.
 """
 import numpy as np
 
@@ -18,8 +19,9 @@ from ..tensor import Tape, Tensor, constant
 class ClassifierFree:
     """eps = (1 + scale) eps_theta(x_t, cond) - scale eps_theta(x_t, 0) (Ho & Salimans 2022, eq. 6).
 
-    The score of q(x_t | cond)^(1+scale) / q(x_t)^scale. For a network that saw cond = 0 in some of
-    its training (--drop-cond). scale 0 changes nothing, -1 forgets the observation.
+    It stands for the score of q(x_t | cond)^(1+scale) / q(x_t)^scale. The network must have been
+    trained with cond = 0 on a share of the windows (--drop-cond). scale 0 changes nothing; -1
+    ignores the observation.
     """
 
     def __init__(self, eps_theta, scale):
@@ -30,7 +32,7 @@ class ClassifierFree:
         return self.guided(self.eps_theta(x_t, t, cond), x_t, t, cond)
 
     def with_variance(self, x_t, t, cond):
-        """A learned variance stays that of the observation."""
+        """Guided eps, and v as it is for cond: guidance does not change a learned variance."""
         eps_hat, v = self.eps_theta.with_variance(x_t, t, cond)
         return self.guided(eps_hat, x_t, t, cond), v
 
@@ -39,11 +41,13 @@ class ClassifierFree:
 
 
 class CostGuided:
-    """eps = eps_theta + sqrt(1-alpha_bar_t) scale grad_{x_t} cost(x_0), the score less a gradient.
+    """eps = eps_theta + sqrt(1-alpha_bar_t) scale grad_{x_t} cost(x_0), x_0 as predicted from x_t.
 
-    x_0 is predicted from x_t; cost takes it, a Tensor (B, H, D), and gives a Tensor whose sum
-    counts. The target distribution is q(x_0) exp(-scale cost(x_0)). It is hit exactly where the
-    cost is linear and q(x_0 | x_t) has the same spread for every x_t, as for Gaussian data.
+    So scale grad cost is subtracted from the score. cost: a function of a Tensor (B, H, D), the
+    predicted x_0, that returns a Tensor; its entries are summed. The target is the distribution
+    q(x_0) exp(-scale cost(x_0)), up to a factor. The guided score is exact where the cost is linear
+    and only the mean of q(x_0 | x_t) depends on x_t, as for Gaussian data. Elsewhere it is
+    approximate.
     """
 
     def __init__(self, schedule, eps_theta, cost, scale=1.0):
@@ -61,7 +65,7 @@ class CostGuided:
         return constant(eps_hat) + gather(self.scale * self.schedule.noise, t, x_t) * x.grad
 
     def with_variance(self, x_t, t, cond):
-        """A learned variance stays as it is."""
+        """Guided eps, and v as it is: guidance does not change a learned variance."""
         return self(x_t, t, cond), self.eps_theta.with_variance(x_t, t, cond)[1]
 
 
@@ -69,10 +73,11 @@ def inpainting(schedule, eps_theta, x_T, cond, rng, given, mask, repeats=4,
                variance="beta-tilde", clip=None):
     """Ancestral sampling with a part of x_0 given (RePaint, Lugmayr et al. 2022, algorithm 1).
 
-    given: (B, H, D). mask: which of it is given, booleans that broadcast to it. At each t the given
-    part of x_{t-1} is put in, from q(x_{t-1} | given). The rest was sampled without knowing it, so
-    each step is taken `repeats` times: one step back up the chain, by eq. 1, and down again. The
-    more often, the better the two parts agree.
+    given: (B, H, D), an x_0. mask: booleans that broadcast to it, True where it is given. At each t
+    the given part of x_{t-1} is sampled from q(x_{t-1} | x_0 = given) and replaces what the
+    denoiser made of it. The rest of x_{t-1} was sampled without it. So each step down the chain is
+    taken `repeats` times, with a step back up in between, by eq. 1. The more repeats, the better
+    the two parts agree.
     """
     x = x_T
     yield x

@@ -1,4 +1,4 @@
-"""How plans are sampled, as options of a command line, and the policy that they make."""
+"""Options of a command line: how plans are sampled, and the policy that samples them so."""
 import argparse
 import os
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 from . import OBJECTIVES, SAMPLERS, load
 
 FLAGS = {"sampler_steps": "steps", "ddim_eta": "eta", "variance": "variance",
-         "langevin_repeats": "repeats", "langevin_size": "size", "spread": "spread"}  # -> keyword
+         "langevin_repeats": "repeats", "langevin_size": "size",
+         "spread": "spread"}  # option: the sampler's keyword
 
-SEEDS = 2**32  # that PushTEnv takes: 0 to SEEDS - 1
+SEEDS = 2**32  # PushTEnv takes seeds from 0 to SEEDS - 1
 
 
 def add_arguments(parser):
@@ -19,44 +20,50 @@ def add_arguments(parser):
     group = parser.add_argument_group("how a plan is sampled")
     add = group.add_argument
     add("--sampler", choices=tuple(SAMPLERS),
-        help="ancestral; ddim; sde: the reverse SDE; flow: its ODE; langevin; pc: predictor and "
-             "corrector; of the baselines regression, mip, mixture, and shooting, straight lines "
-             "at random (default: ancestral; for a baseline its own)")
+        help="ancestral; ddim; sde: the reverse SDE; flow: the probability-flow ODE; langevin; "
+             "pc: predictor and corrector; the baselines: regression, mip, mixture, and shooting, "
+             "straight lines in random directions (default: that of the policy's objective, for "
+             "diffusion ancestral)")
     add("--sampler-steps", type=bounded(int, 1, 100_000), metavar="N",
         help="ddim, flow, sde, langevin: how many of the T timesteps are visited "
              "(default: 16, 8, T, T; at most T)")
     add("--ddim-eta", type=bounded(float, 0, 1), metavar="ETA",
-        help="ddim: 0 deterministic, 1 as noisy as ancestral (default: 0)")
+        help="ddim: 0 adds no noise after x_T, 1 as much as ancestral (default: 0)")
     add("--variance", choices=("beta-tilde", "beta", "learned"),
-        help="ancestral: Sigma_theta (default: learned where it was, else beta-tilde)")
+        help="ancestral: Sigma_theta (default: learned where the policy has learned it, else "
+             "beta-tilde)")
     add("--langevin-repeats", type=bounded(int, 1, 1000), metavar="N",
         help="langevin, pc: Langevin steps at each noise level (default: 2, 1)")
     add("--langevin-size", type=bounded(float, 1e-6, 1), metavar="SIZE",
         help="langevin, pc: size of a Langevin step (default: 0.5, 0.1)")
     add("--spread", type=bounded(float, 0, 10), metavar="S",
-        help="regression, mixture: noise added to a plan, 1 as large as plans vary; mip: noise "
-             "between its two steps, 1 as in training (default: 0)")
+        help="standard deviation of added noise. regression: of one offset for all actions of a "
+             "plan, 1 as large as demonstrated actions; mixture: of noise on the plan, 1 as in "
+             "its component; mip: of the noise before its second step, 1 as in training "
+             "(default: 0)")
     add("--guidance", type=bounded(float, -100, 100), default=0.0, metavar="W",
-        help="classifier-free: by how much more than in training the observation counts, for a "
-             "policy trained with --drop-cond (default: 0)")
+        help="scale of classifier-free guidance: above 0 the observation counts more than in "
+             "training; for a policy trained with --drop-cond (default: 0)")
     add("--temperature", type=bounded(float, 0, 100), metavar="S",
-        help="factor on all noise that the sampler draws, x_T included; below 1 plans vary less "
-             "(default: 0.7)")
+        help="factor on all noise that the sampler draws, x_T included; below 1 plans vary less; "
+             "not for baselines (default: 0.7)")
     add("--action-horizon", type=bounded(int, 1, 100_000), metavar="N",
-        help="actions carried out of each plan (default: 4)")
+        help="actions carried out of each plan (default: 4, or what the task says)")
     add("--noise-seed", type=bounded(int, 0, 2**63), default=0, metavar="N",
         help="seed of the sampler's noise (default: 0)")
 
 
 def named(text):
-    """A type for argparse: the name of a file or a folder. An unset variable leaves it empty."""
+    """A type for argparse: the name of a file or a folder. An empty name is refused: it is what an
+    unset variable of the shell leaves."""
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty: is a variable not set?")
     return text
 
 
 def distinct(paths):
-    """ValueError where two of these are one file or folder, by a link or another spelling, too."""
+    """ValueError where two of these paths lead to one file or folder, even by a link or with
+    another spelling."""
     seen = {}
     for path in filter(os.path.exists, paths):
         status = os.stat(path)
@@ -67,12 +74,12 @@ def distinct(paths):
 
 
 def seed(text):
-    """A type for argparse: a seed as PushTEnv takes them."""
+    """A type for argparse: a seed that PushTEnv takes, 0 to SEEDS - 1."""
     return bounded(int, 0, SEEDS - 1)(text)
 
 
 def seeds(args):
-    """Those of args.episodes episodes, args.seed first. ValueError where there are not so many."""
+    """The seeds of args.episodes episodes, from args.seed on. ValueError beyond SEEDS - 1."""
     if args.seed + args.episodes > SEEDS:
         raise ValueError(f"--seed {args.seed} --episodes {args.episodes}: "
                          f"the last seed is {SEEDS - 1}")
@@ -80,7 +87,7 @@ def seeds(args):
 
 
 def bounded(kind, least, most):
-    """A type for argparse: a number of that kind from least to most."""
+    """A type for argparse: a number of that kind, int or float, from least to most."""
     def parse(text):
         value = kind(text)
         if not least <= value <= most:

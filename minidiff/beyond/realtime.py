@@ -1,10 +1,10 @@
 """Plans where actions are late: real-time chunking (Black, Galliker & Levine 2025).
 
-An action that is chosen now is carried out d steps later. Until then the world moves on under d
-actions that were chosen before: they are committed. A plan that ignores them is made for a state
-that will be gone. Here the first d actions of a plan are the committed ones, and what is carried
-out next is what follows them. They are put in the place of the predicted ones at each step of the
-chain; the paper guides the chain by a gradient instead.
+An action that is chosen now is carried out d steps of the world later. Until then the world carries
+out d actions that were chosen before: these are committed. A plan that ignores them is made for a
+state that will be gone when the plan begins. So here the first d actions of a plan are the
+committed ones, and those that follow are carried out next. At each step of the denoising chain the
+committed actions replace the predicted ones. Black et al. guide the chain by a gradient instead.
 """
 import dataclasses
 
@@ -17,11 +17,11 @@ QUEUES = ("ignore", "skip", "hold")
 
 
 class Held:
-    """eps_theta whose predicted x_0 begins with given actions, at every step of a chain.
+    """An eps_theta whose predicted x_0 begins with given actions, at every step of the chain.
 
-    given: (B, d, D), in the network's units. At each step they show more clearly in x_t, and the
-    network predicts the rest to fit. Any sampler that denoises takes it; one with a clip cuts given
-    actions that lie beyond it.
+    given: (B, d, D), in the network's units. From step to step of the chain less noise covers them
+    in x_t, and the network predicts the other actions to fit them. Any sampler that denoises takes
+    a Held as its eps_theta. A sampler's clip bounds the given actions, too.
     """
 
     def __init__(self, eps_theta, schedule, given):
@@ -33,7 +33,7 @@ class Held:
         return self.held(self.eps_theta(x_t, t, cond), x_t, t)
 
     def with_variance(self, x_t, t, cond):
-        """A learned variance stays as it is."""
+        """eps with the given actions held, and v as it is."""
         eps_hat, v = self.eps_theta.with_variance(x_t, t, cond)
         return self.held(eps_hat, x_t, t), v
 
@@ -46,9 +46,13 @@ class Held:
 def plan_after(policy, obs, rng, committed, queue):
     """Plans for obs (B, obs_horizon, S), to be carried out after the actions committed (B, d, D).
 
-    queue: "ignore", plans (B, H, D), as if d were 0; "skip", (B, H-d, D), whose first d actions are
-    left out, as their time has passed; "hold", (B, H-d, D), sampled to go on from the committed
-    actions. ValueError where a plan has fewer than d + action_horizon actions.
+    queue says how:
+
+        ignore    plans (B, H, D), as if no action were committed
+        skip      plans (B, H-d, D): the first d actions are left out, as they would come too late
+        hold      plans (B, H-d, D), sampled to continue the committed actions (see Held)
+
+    ValueError for skip and hold where a plan has fewer than d + action_horizon actions.
     """
     d = committed.shape[1]
     if queue == "ignore" or d == 0:
@@ -56,7 +60,7 @@ def plan_after(policy, obs, rng, committed, queue):
     check_length(policy, d)
     if queue == "hold":
         frame = frame_of(policy.task, obs)
-        # a normaliser takes whole plans: what stands behind the committed actions does not matter
+        # a normaliser takes whole plans: any actions may fill the place after the committed ones
         rest = np.repeat(committed[:, -1:], policy.pred_horizon - d, 1)
         whole = np.concatenate([committed, rest], 1)
         given = policy.normaliser.normalise(whole, frame)[:, :d]

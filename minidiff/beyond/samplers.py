@@ -1,18 +1,19 @@
 """Other ways from noise to data with the same eps_theta: DDIM, score-based models and SDEs.
 
-Score-based models (Song & Ermon 2019) and score SDEs (Song et al. 2021) see the same network in
-another way: by eq. 13 it is the score of the noised data, score(x_t) = -eps_theta /
-sqrt(1-alpha_bar_t).
+Score-based models (Song & Ermon 2019) and score SDEs (Song et al. 2021) use the same network in
+another way. By eq. 13 it estimates the score of the noised data, grad log q(x_t):
+score(x_t) = -eps_theta / sqrt(1-alpha_bar_t).
 
     ddim_sampling         jumps along the chain, with or without noise
     reverse_sde           dx = (-x/2 - score) beta dt + sqrt(beta) dw, backwards: Euler-Maruyama
     probability_flow      dx = (-x/2 - score/2) beta dt, backwards: the ODE with the same marginals
     annealed_langevin     Langevin dynamics on q(x_t), for one noise level after another
     predictor_corrector   ancestral sampling, with a Langevin step at each noise level
-    log_likelihood        the exact density of what the ODE makes of N(0, I)
+    log_likelihood        log p(x_0) where p is what the ODE makes of N(0, I)
 
-Each sampler is a generator like ancestral_sampling: from x_T (B, H, D) on it yields x at each
-timestep, x_0 last.
+Each sampler is a generator like ancestral_sampling: it yields x_T (B, H, D), then x at each
+timestep that it visits, and x_0 last. A step here is one of the noise, not of the world: from
+timestep t to a lower timestep s.
 """
 import numpy as np
 
@@ -32,7 +33,7 @@ def ddim_timesteps(T, steps=None):
 
 
 def denoised(schedule, eps_theta, x, t, cond, clip=None):
-    """The predicted x_0, bounded to [-clip, clip], and the eps that goes with it."""
+    """The predicted x_0, bounded to [-clip, clip], and the eps that belongs to it by eq. 5."""
     eps_hat = eps_theta(x, t, cond)
     x0_hat = x0_from_eps(schedule, x, t, eps_hat)
     if clip is None:
@@ -46,13 +47,14 @@ def noise_like(x, rng):
 
 
 def ddim_sampling(schedule, eps_theta, x_T, cond, rng, steps=None, eta=0.0, clip=None):
-    """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16) on a few of the timesteps, s < t.
+    """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16): from t to s < t, on a few of the timesteps.
 
         x_s = sqrt(alpha_bar_s) x0_hat + sqrt(1 - alpha_bar_s - sigma^2) eps_hat + sigma z
         sigma = eta sqrt((1-alpha_bar_s) / (1-alpha_bar_t)) sqrt(1 - alpha_bar_t/alpha_bar_s)
 
-    eta = 0: no noise after x_T; eta = 1 on all T timesteps: ancestral sampling with beta_tilde.
-    steps: 16, or T if that is less. ValueError for an eta outside 0..1.
+    eta = 0 adds no noise after x_T. eta = 1 on all T timesteps is ancestral sampling with the
+    variance beta_tilde. steps: 16 by default, or T if that is less. ValueError for an eta outside
+    0..1.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be from 0 to 1, not {eta}")
@@ -80,6 +82,7 @@ def reverse_sde(schedule, eps_theta, x_T, cond, rng, steps=None, clip=None):
         x_s = x_t + beta (x_t/2 + score) + sqrt(beta) z,   s < t;   no z in the last step
 
     beta = 1 - alpha_bar_t/alpha_bar_s approximates the integral of beta(t) dt from s to t.
+    steps: T by default.
     """
     ab = schedule.alpha_bar
     x = x_T
@@ -99,10 +102,11 @@ def reverse_sde(schedule, eps_theta, x_T, cond, rng, steps=None, clip=None):
 def flow_step(schedule, eps, x, t, s):
     """One step of Heun's method along the probability-flow ODE, from t to s, down or up.
 
-    eps(x, t): the predicted noise. With the angle phi, cos(phi) = sqrt(alpha_bar), as its time, the
-    ODE is dx/dphi = v = cos(phi) eps - sin(phi) x_0: the network inside nn.Denoiser predicts the
-    velocity (Salimans & Ho 2022, appendix D). At t = 0 there is no noise to predict, so a step from
-    or to 0 uses the velocity of its other end alone.
+    eps(x, t): the predicted noise. Let the angle phi be the time of the ODE, with cos(phi) =
+    sqrt(alpha_bar). Then the ODE is dx/dphi = v = cos(phi) eps - sin(phi) x_0: the network inside
+    nn.Denoiser predicts the velocity (Salimans & Ho 2022, appendix D). At timestep 0 there is no
+    noise to predict. So a step from 0 or to 0 is one of Euler's method, with the velocity that is
+    predicted for its other timestep.
     """
     signal = schedule.signal.astype(x.dtype)
     noise = schedule.noise.astype(x.dtype)
@@ -121,9 +125,9 @@ def flow_step(schedule, eps, x, t, s):
 
 
 def probability_flow(schedule, eps_theta, x_T, cond, rng, steps=None, clip=None):
-    """The ODE from x_T to x_0 by `flow_step`, which calls the network twice. Only x_T is random.
+    """The ODE from x_T to x_0, in steps of `flow_step`. Only x_T is random.
 
-    steps: 8, or T if that is less.
+    A step calls the network twice, the last one once. steps: 8 by default, or T if that is less.
     """
     steps = min(8, schedule.T) if steps is None else steps
 
@@ -139,12 +143,15 @@ def probability_flow(schedule, eps_theta, x_T, cond, rng, steps=None, clip=None)
 
 
 def log_likelihood(schedule, eps_theta, x0, cond, steps=None):
-    """log p(x_0) in nats (B,), p: what the probability-flow ODE turns N(0, I) into.
+    """log p(x_0) in nats (B,), where p is what the probability-flow ODE turns N(0, I) into.
 
-    By change of variables (Song et al. 2021, section 4.3), with the whole Jacobian in place of an
-    estimate of its trace: log p(x_0) = log N(x_T; 0, I) + sum over the steps of log |det
-    dx_s/dx_t|. For low dimension: a chunk of n = H D numbers is carried along n times, and one
-    backward pass gives each copy the gradient of another number of x_s. steps: T if None.
+    By change of variables (Song et al. 2021, section 4.3), along the ODE from x_0 up to x_T:
+
+        log p(x_0) = log N(x_T; 0, I) + sum over the steps from t up to s of log |det dx_s/dx_t|
+
+    The whole Jacobian is computed, not an estimate of its trace. So this is for low dimensions: a
+    chunk of n = H D numbers is carried along as n copies, and one backward pass gives each copy the
+    gradient of another number of x_s. steps: T by default; fewer make a larger error.
     """
     B = len(x0)
     n = x0[0].size
@@ -171,9 +178,10 @@ def log_likelihood(schedule, eps_theta, x0, cond, steps=None):
 # ---- Langevin dynamics ---------------------------------------------------------------------------
 
 def langevin_step(schedule, eps_theta, x, t, cond, rng, size, clip=None):
-    """x + a/2 score + sqrt(a) z, a = size (1-alpha_bar_t).
+    """x + a/2 score + sqrt(a) z, with a = size (1-alpha_bar_t).
 
-    Repeated, its law becomes q(x_t), up to an error of order size. ValueError unless size > 0.
+    After many such steps x is distributed as q(x_t), up to an error of order size. ValueError
+    unless size > 0.
     """
     if not size > 0:
         raise ValueError(f"the size of a Langevin step must be above 0, not {size}")
@@ -184,10 +192,11 @@ def langevin_step(schedule, eps_theta, x, t, cond, rng, size, clip=None):
 
 def annealed_langevin(schedule, eps_theta, x_T, cond, rng, steps=None, repeats=2, size=0.5,
                       clip=None):
-    """`repeats` Langevin steps at each of the timesteps T .. 1, then the x_0 predicted at the last.
+    """`repeats` Langevin steps at each of `steps` timesteps, from T down; then the predicted x_0.
 
-    Song & Ermon 2019, algorithm 1, whose noised data are x_t/sqrt(alpha_bar_t). There is no chain
-    here, only scores.
+    Song & Ermon 2019, algorithm 1. (Their noised data are x_t/sqrt(alpha_bar_t).) The samples use
+    the scores alone, no transition of the chain. steps: T by default, which are T, T-1, .., 1.
+    x_0 is predicted at the last timestep.
     """
     x = x_T
     for t in ddim_timesteps(schedule.T, steps)[:-1]:
@@ -198,7 +207,8 @@ def annealed_langevin(schedule, eps_theta, x_T, cond, rng, steps=None, repeats=2
 
 
 def predictor_corrector(schedule, eps_theta, x_T, cond, rng, repeats=1, size=0.1, clip=None):
-    """Ancestral steps, each followed by `repeats` Langevin steps at the noise level it reached.
+    """Ancestral steps (variance beta_tilde), each followed by `repeats` Langevin steps at the
+    timestep that it has reached. None follow the last, which has reached x_0.
 
     Song et al. 2021, algorithm 1.
     """

@@ -2,7 +2,7 @@
 
     load("reach.py")           the Task that stands in it as TASK
     load("mypackage.reach")    likewise
-    load("Pendulum-v1")        any environment of Gymnasium whose actions are numbers
+    load("Pendulum-v1")        any environment of Gymnasium whose actions are a Box of floats
 """
 import functools
 import importlib
@@ -19,7 +19,10 @@ from ..training import Config
 
 
 def load(name):
-    """The Task of that name; the code of its file or module is run. ValueError where it is none."""
+    """The Task of that name. The code of its file or module is run.
+
+    ValueError where it has no Task, or one that cannot be used; FileNotFoundError.
+    """
     if Path(name).is_file() and not name.endswith(".py"):
         raise ValueError(f"{name}: the name of a task's file must end in .py")
     if name.endswith(".py"):
@@ -51,7 +54,7 @@ def load(name):
 
 
 def from_file(path):
-    """The module in a file, imported under the name that other processes find it by."""
+    """The module in a file. It is imported by a name under which other processes find it, too."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file of a task")
     if "." in path.stem:
@@ -68,7 +71,7 @@ def from_file(path):
 
 
 def imported(module, name):
-    """Import a module; errors call it `name`."""
+    """Import a module. Any error becomes a ValueError that calls the module `name`."""
     try:
         return importlib.import_module(module)
     except Exception as error:
@@ -76,9 +79,11 @@ def imported(module, name):
 
 
 def of_gymnasium(name):
-    """The Task of an environment of Gymnasium: all that is observed, and actions within its limits.
+    """The Task of an environment of Gymnasium.
 
-    The score of an episode is its return, the sum of its rewards.
+    The features are all numbers that it observes; actions are clipped to the limits of its space.
+    The score of an episode is its return, the sum of its rewards. ValueError where there is no such
+    environment, or its actions are not a Box of floats.
     """
     try:
         import gymnasium
@@ -100,7 +105,7 @@ def of_gymnasium(name):
 
 
 def made(name, **options):
-    """That environment, in which observations and actions are rows of numbers."""
+    """That environment, wrapped so that observations and actions are rows of numbers."""
     import gymnasium
     env = gymnasium.wrappers.FlattenObservation(gymnasium.make(name, **options))
     within = functools.partial(fitted, env.action_space)
@@ -108,5 +113,5 @@ def made(name, **options):
 
 
 def fitted(space, action):
-    """A row of numbers as an action of that space, within its limits."""
+    """A row of numbers as an action of that space, clipped to its limits."""
     return np.clip(np.reshape(action, space.shape), space.low, space.high).astype(space.dtype)
