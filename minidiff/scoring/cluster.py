@@ -17,13 +17,14 @@ from .. import __version__
 from ..progress import say
 from .workers import Workers
 
-PATIENCE = 10  # s until a scheduler or a worker answers
+PATIENCE = 10  # s to wait for a scheduler, and for a worker
 
 
 def executor(address, count, task=None):
-    """The executor that does the work: a Cluster where there is an address, else so many Workers.
+    """The executor for the work: a Cluster where there is an address, else `count` Workers.
 
-    task: whose functions are sent there; they may stand in a file that is on this machine alone.
+    task: the Task whose functions a Cluster carries out. Its file need not be on the workers'
+    machines.
     """
     return Cluster(address, task) if address else Workers(count)
 
@@ -31,9 +32,9 @@ def executor(address, count, task=None):
 class Cluster(concurrent.futures.Executor):
     """The workers that a dask scheduler has, for use in a `with` block.
 
-    The work of a worker that dies is done again by another, with the same result. A future raises
-    BrokenExecutor where several workers have died of its task (dask's allowed-failures), or where
-    the scheduler is gone. ValueError where there is no scheduler or no worker.
+    If a worker dies, another one repeats its call, with the same result. A future raises
+    BrokenExecutor where several workers have died during its call (dask's allowed-failures), or
+    where the scheduler is gone. ValueError without dask, a scheduler or a worker that has minidiff.
     """
 
     def __init__(self, address, task=None):
@@ -53,7 +54,7 @@ class Cluster(concurrent.futures.Executor):
         self.check()
 
     def check(self):
-        """ValueError where no worker is there; a warning where one has other versions."""
+        """ValueError where no worker can run minidiff; a warning where one has other versions."""
         try:
             self.client.wait_for_workers(1, timeout=PATIENCE)
             there = self.client.run(versions)
@@ -74,17 +75,18 @@ class Cluster(concurrent.futures.Executor):
         return future
 
     def shutdown(self, wait=True, *, cancel_futures=False):
-        """Leave the cluster; what nobody waits for any more is not done."""
+        """Leave the cluster. It drops the calls that it has not finished."""
         self.client.close()
 
 
 def homes(task):
-    """The modules of a task's functions, but for those of minidiff and of installed packages."""
+    """The modules of a task's functions that the workers may lack: neither in minidiff nor in an
+    installed package. They are sent by value."""
     parts = [getattr(part, "func", part) for part in task if callable(part)]  # of a partial
     names = {getattr(part, "__module__", None) for part in parts}
     own = []
     for module in [sys.modules[name] for name in names if name in sys.modules]:
-        file = Path(getattr(module, "__file__", None) or sys.prefix)  # built in: installed
+        file = Path(getattr(module, "__file__", None) or sys.prefix)  # built in: as if installed
         installed = any(file.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
         if not installed and module.__name__.partition(".")[0] != "minidiff":
             own.append(module)
@@ -92,7 +94,7 @@ def homes(task):
 
 
 def hand_over(remote, future):
-    """The outcome of a call on the cluster becomes that of the future that stands for it here."""
+    """Give the outcome of a call on the cluster, `remote`, to the future that `submit` returned."""
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -107,13 +109,13 @@ def hand_over(remote, future):
 # ---- on a worker ---------------------------------------------------------------------------------
 
 def carry_out(call):
-    """A pickled call (function, args, options)."""
+    """The result of a pickled call (function, args, options)."""
     function, args, options = pickle.loads(call)
     return function(*args, **options)
 
 
 def versions():
-    """The versions of what decides a result, by name; None for what is not installed."""
+    """The versions of the packages that a result depends on, by name; None where not installed."""
     found = {"minidiff": __version__}
     for name in ("numpy", "pymunk"):
         try:

@@ -1,4 +1,4 @@
-"""Episodes of a policy in its task: many at once with one batched plan, on any executor."""
+"""Episodes of a policy in its task: many at once, planned as one batch, on any executor."""
 import concurrent.futures
 import contextlib
 import math
@@ -52,7 +52,7 @@ class Track:
         self.states.append(obs)
 
     def add(self, obs, reward, info):
-        """One more step. Returns whether it is the last that the task allows."""
+        """One more step of the world. Returns whether it is the last that the task allows."""
         self.see(obs)
         if not math.isfinite(reward):
             raise ValueError(f"the reward is {reward}")
@@ -67,7 +67,7 @@ class Track:
 
 
 def numbers(obs):
-    """An observation as a row of numbers (S,)."""
+    """An observation as a row of numbers (S,). ValueError where it is none."""
     try:
         return np.array(obs, np.float64).ravel()  # a copy: a world may go on in the same array
     except (TypeError, ValueError):
@@ -77,7 +77,10 @@ def numbers(obs):
 
 @contextlib.contextmanager
 def blaming_the_world(task, seed, step):
-    """Errors inside are those of a task's world: ValueError that says where and when."""
+    """Any error inside, of a task's world, becomes a ValueError that says where and when.
+
+    step: that of the world, counted from 1; 0 for its reset.
+    """
     try:
         yield
     except MemoryError:
@@ -102,11 +105,12 @@ def rollout(policy, seeds, noise_seed=0, make_env=None, decide=None, queue="igno
     make_env: makes a world, by default that of policy.task; picklable if an executor is to run it,
     as functools.partial is.
     decide: None, and all episodes are planned together; or decide(env, obs (obs_horizon, S), rng)
-    -> plan (H, D), and each episode runs alone (study/candidates.py).
-    queue: how a plan goes on from actions that the world has not carried out yet
-    (beyond/realtime.py). `decide` does not know of these actions, so it has no effect there.
-    Returns a list of Episodes; with `record`, also the observations of each, (steps+1, S). After a
-    signal (stopping.py) it raises Stopped between two plans.
+    -> plan (H, D), and each episode runs alone (pusht/study/candidates.py).
+    queue: how a plan takes account of actions that wait to be carried out (beyond/realtime.py). It
+    has no effect on `decide`.
+    Returns a list of Episodes; with `record`, also a list of the observations of each, (steps+1,
+    S). After a signal (stopping.py) it raises Stopped before the next plan or, with `decide`, the
+    next step of the world. ValueError for errors of the world, unless `decide` is given.
     """
     make_env = make_env or policy.task.make_env
     if decide is None:
@@ -115,7 +119,7 @@ def rollout(policy, seeds, noise_seed=0, make_env=None, decide=None, queue="igno
     else:
         tracks, episodes = [], []
         for seed in seeds:
-            # a decider that counts its costs starts anew with each episode
+            # a `decide` that counts its costs starts anew with each episode
             chooser = decide.start() if hasattr(decide, "start") else decide
             track = run_alone(policy, seed, noise_seed, make_env(), chooser)
             cost = chooser.cost() if hasattr(chooser, "cost") else ()
@@ -126,7 +130,7 @@ def rollout(policy, seeds, noise_seed=0, make_env=None, decide=None, queue="igno
 
 
 def run_together(policy, seeds, noise_seed, make_env, queue):
-    """All episodes in lockstep, with one batched plan for those that are not over -> Tracks."""
+    """All episodes in lockstep -> Tracks. Those that are not over are planned as one batch."""
     envs = [make_env() for _ in seeds]
     tracks = []
     for seed, env in zip(seeds, envs):
@@ -139,7 +143,7 @@ def run_together(policy, seeds, noise_seed, make_env, queue):
         obs = [history(tracks[i].states, policy.obs_horizon) for i in noise.active]
         if queue == "ignore":
             plans = policy.plan(np.stack(obs), noise)
-        else:  # a world in which actions wait holds them as `waiting`
+        else:  # env.waiting (d, D): the actions that were chosen, but are not yet carried out
             waiting = np.stack([envs[i].waiting for i in noise.active])
             plans = plan_after(policy, np.stack(obs), noise, waiting, queue)
         going_on = []
@@ -153,7 +157,7 @@ def run_together(policy, seeds, noise_seed, make_env, queue):
 
 
 def carry_out(actions, env, track):
-    """Take these actions. Returns whether the episode is over."""
+    """Carry out these actions (n, D). Returns whether the episode is over."""
     for action in actions:
         with blaming_the_world(track.task, track.seed, len(track.states)):
             obs, reward, terminated, truncated, info = env.step(action)
@@ -180,9 +184,10 @@ def evaluate(policy, seeds, executor, noise_seed=0, progress=None, **options):
     """Episodes for all seeds, in chunks on any concurrent.futures.Executor -> list of Episodes.
 
     progress(done) is called now and then, and after each chunk. options: those of `rollout`.
-    Raises Unfinished after a signal (stopping.py) and where a worker has died. Of the chunks under
-    way it then has those episodes that are over, if the executor is `Workers` (workers.py). Beware:
-    success ends an episode early, so among them there are too many successes.
+    Raises Unfinished after a signal (stopping.py), where a worker has died, and where memory runs
+    out. It holds the episodes of all finished chunks. If the executor is `Workers` (workers.py), it
+    also holds those of unfinished chunks that are over. Beware: success ends an episode early, so
+    among them there are too many successes.
     """
     futures, episodes = [], []
     shown = progress or (lambda done: None)
@@ -197,16 +202,16 @@ def evaluate(policy, seeds, executor, noise_seed=0, progress=None, **options):
         done = finished(futures)
         raise Unfinished(f"{error}: {len(done)} of {len(seeds)} episodes are over", done) from None
     finally:
-        for future in futures:  # if we were stopped: the executor would finish all it was given
+        for future in futures:  # after a stop: else the executor would still carry out all of them
             future.cancel()
     return episodes
 
 
 def score(policy, seeds, name):
-    """The summary (scores.summary) of an episode for each seed, on all cores.
+    """The summary (scores.summary) of one episode for each seed, on all cores.
 
-    If it had to end early, `incomplete` says why, and the summary is that of the episodes that are
-    over, if there are any. name: of the sampler, for the line that shows the progress.
+    If it had to end early, its `incomplete` says why. Then it covers the episodes that are over; if
+    there are none, it has `n` = 0 and no figures. name: of the sampler, for the line of progress.
     """
     progress = Progress(f"scoring ({name})", len(seeds))
     score_range = policy.task.score_range
@@ -220,7 +225,7 @@ def score(policy, seeds, name):
 
 
 def finished(futures):
-    """The Episodes that calls of `rollout` have brought so far, in the order of the calls."""
+    """The Episodes that calls of `rollout` have returned or reported, in the order of the calls."""
     episodes = []
     for future in futures:
         if future.done() and not future.cancelled() and future.exception() is None:

@@ -1,4 +1,4 @@
-"""Scores of a policy: what an episode brought, the means over many episodes, and their intervals.
+"""Scores of a policy: the result of an episode, means over many episodes, and their intervals.
 
 A task says which number of an episode's rewards is its score (demos.Task). An episode succeeds
 where the environment says so at some step, by info["is_success"].
@@ -10,18 +10,18 @@ import numpy as np
 
 
 class Episode(NamedTuple):
-    """One row of a score sheet."""
+    """The result of one episode."""
     seed: int
-    score: float  # what the task makes of the rewards
-    success: bool | None  # None where the environment does not tell
-    steps: int  # steps taken
+    score: float  # Task.score of the rewards
+    success: bool | None  # None where the environment never reports is_success
+    steps: int  # of the world
     last_reward: float
     candidates: float = 1.0  # plans sampled for a decision, on average
     decision_ms: float | None = None  # median time of a decision; None where episodes share a batch
 
 
 def wrong(episode):
-    """What no Episode can have, in words, or None: for those that come from a file."""
+    """What is wrong with an Episode that comes from a file, in words, or None."""
     for name in ("seed", "steps"):
         if type(getattr(episode, name)) is not int:
             return f"{name} is no whole number"
@@ -38,11 +38,13 @@ def wrong(episode):
 
 
 def summary(episodes, score_range=(0.0, 1.0)):
-    """The figures of a score sheet, with 95 % intervals for score and success, as a dictionary.
+    """Figures of many Episodes as a dictionary, with 95 % intervals for score and success.
 
-    score_range: the least and the highest score that is possible, None where nobody knows.
-    `steps_to_success` and `decision_ms` are medians, None where there is nothing to take one of.
-    An episode that does not tell is no success; if none tells, `success` is None.
+    score_range: the lowest and the highest possible score, None where they are not known.
+    ValueError for a score beyond it. Most figures are means. `steps_to_success`, the steps of the
+    successful episodes, and `decision_ms` are medians; None where no episode has them.
+    `below_half`: the share of scores below 0.5, None for another range than 0 to 1. An episode
+    whose success is None counts as no success. If all are None, so are `success` and its interval.
     """
     n = len(episodes)
     seeds = [e.seed for e in episodes]
@@ -84,12 +86,13 @@ def sentence(s):
 
 
 def compare(a, b):
-    """The mean differences b - a of score and success over the seeds that two score sheets share.
+    """The mean differences b - a of score and success over the seeds that a and b share.
 
     a, b: lists of Episodes. They are paired by seed, so the difficulty of a start cancels out.
-    `only_a` and `only_b` count the seeds at which one succeeds alone, `p` is the exact McNemar test
-    of their being equally frequent. An episode that does not tell counts as no success; if none
-    tells, `success` is None. ValueError where no seed is in both.
+    `only_a` and `only_b` count the seeds at which only one of the two succeeds. `p` is that of the
+    exact McNemar test of the hypothesis that both cases are equally likely. An episode whose
+    success is None counts as no success. If all are None, `success` is None. ValueError where a and
+    b share no seed.
     """
     by_seed = {e.seed: e for e in a}
     pairs = [(by_seed[e.seed], e) for e in b if e.seed in by_seed]
@@ -118,8 +121,8 @@ def compare(a, b):
 def mean_interval(values, value_range):
     """A 95 % interval for the mean -> low, high; ValueError for a value beyond value_range.
 
-    value_range: the lowest and the highest possible value. None, where nobody knows: the interval
-    is the mean +- 1.96 standard errors, which is right for many values without rare outliers.
+    value_range: the lowest and the highest possible value. None where they are not known: then the
+    interval is the mean +- 1.96 standard errors, which suits many values without rare outliers.
     """
     if value_range:
         low, high = value_range
@@ -135,12 +138,14 @@ def mean_interval(values, value_range):
 def betting_interval(values, low=0.0, high=1.0, alpha=0.05):
     """A 1-alpha interval for the mean of independent numbers within low..high -> low, high.
 
-    Valid for any distribution and any n (Waudby-Smith & Ramdas 2024, JRSS B 86, 1-27). Someone bets
-    that the mean is larger than m, and someone else that it is smaller. If m is the mean, the bets
-    are fair, and either multiplies the stake by 2/alpha with a probability of at most alpha/2. The
-    interval holds all m against which neither has. Nearly perfect scores need it: a bootstrap that
-    has seen no failure knows of none. Bets are placed one after another, so that after an unusual
-    beginning even the mean of the values can be refuted; the interval is then extended to it.
+    Valid for any distribution and any n (Waudby-Smith & Ramdas 2024, JRSS B 86, 1-27). For a number
+    m, one player bets that the mean is larger than m, another that it is smaller. If m is the mean,
+    the bets are fair. Then a player's stake ever grows to 2/alpha times its size with a probability
+    of at most alpha/2. The interval holds all m for which neither stake has grown so.
+
+    Nearly perfect scores need such an interval: where no failure was seen, a bootstrap gives one of
+    width 0. The bets are placed in the order of the values. So after unusual first values the
+    interval may miss the mean of the values; it is then extended to it.
     """
     unit = (np.asarray(values, np.float64) - low) / (high - low)
     smallest = _smallest_mean(unit, alpha / 2)
@@ -152,8 +157,9 @@ def betting_interval(values, low=0.0, high=1.0, alpha=0.05):
 def _smallest_mean(x, alpha):
     """The least m in 0..1 that bets on a larger mean of x (n,) do not refute, by bisection.
 
-    The bets are those of the paper's hedged interval: sqrt(2 log(1/alpha) / (n var)), where var is
-    the variance of the numbers before this one, and at most 3/4 of what is ruinous, 1/m.
+    The bets are those of that paper's hedged interval: sqrt(2 log(1/alpha) / (n var)), where var is
+    the variance of the numbers before this one. They are at most 3/4 of 1/m, the bet that can lose
+    the whole stake.
     """
     n = len(x)
     t = np.arange(1, n + 1)
@@ -175,8 +181,8 @@ def _smallest_mean(x, alpha):
 def clopper_pearson(successes, n, alpha=0.05):
     """The exact 1-alpha interval for a proportion (Clopper & Pearson 1934) -> low, high.
 
-    All p under which neither so many successes or more, nor so many or fewer, have a probability
-    below alpha/2.
+    It holds the p under which "as many successes or more" and "as many or fewer" both have a
+    probability of at least alpha/2.
     """
     def least(k):  # the p under which k successes or more have the probability alpha/2
         if k == 0:
@@ -193,7 +199,7 @@ def clopper_pearson(successes, n, alpha=0.05):
 
 
 def binomial(n, p):
-    """The probabilities of 0..n successes, 0 < p < 1."""
+    """The probabilities (n+1,) of 0..n successes in n trials, 0 < p < 1."""
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
     k = np.arange(n + 1)
     log_choose = log_factorial[n] - log_factorial[k] - log_factorial[n - k]
@@ -201,7 +207,7 @@ def binomial(n, p):
 
 
 def mcnemar(only_a, only_b):
-    """The exact two-sided p of McNemar's test (1947): are both discordant counts equally likely?"""
+    """The two-sided p of McNemar's test (1947), exact: is either alone as likely to succeed?"""
     n = only_a + only_b
     if n == 0:
         return 1.0

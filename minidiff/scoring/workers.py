@@ -1,4 +1,4 @@
-"""Processes that run functions, and that never outlast the program."""
+"""Processes that run functions, and that end when the program ends."""
 import collections
 import concurrent.futures
 import contextlib
@@ -13,26 +13,26 @@ import traceback
 
 from .. import stopping
 
-PATIENCE = 0.1  # s between two looks at whether the program shall stop
+PATIENCE = 0.1  # s between two checks whether the program is to stop
 
 Worker = collections.namedtuple("Worker", "process connection thread")
 _to_program = None  # in a worker: the connection to the program
 
 
 class Workers(concurrent.futures.Executor):
-    """So many processes, as a concurrent.futures.Executor, for use in a `with` block.
+    """`count` processes as a concurrent.futures.Executor, for use in a `with` block.
 
-    What a function hands to `report` while it runs stands at once in the list `reported` of its
-    future. After a signal (stopping.py) all futures that are not done raise Stopped at once, and
-    after the death of a process BrokenExecutor. An error that leaves the `with` block ends the
-    processes at once, and so does the death of the program.
+    What a function hands to `report` is added at once to the list `reported` of its future. All
+    futures that are not done raise Stopped after a signal (stopping.py), and BrokenExecutor after
+    the death of a process. An error that leaves the `with` block ends the processes at once, and so
+    does the death of the program.
     """
 
     def __init__(self, count):
         self.tasks = queue.SimpleQueue()
         self.workers = []
-        self.broken = None  # or why
-        for _ in range(count):  # all processes before the first thread: forks want no threads
+        self.broken = None  # or why no call can be carried out any more
+        for _ in range(count):  # all processes before the first thread: a fork copies no threads
             ours, theirs = multiprocessing.Pipe()
             process = multiprocessing.Process(target=_work, args=(theirs,), daemon=True)
             process.start()
@@ -59,7 +59,7 @@ class Workers(concurrent.futures.Executor):
                 future.set_exception(error)
 
     def _ask(self, process, connection, call, reported):
-        """What a process makes of a call (function, args, options)."""
+        """The result of a call (function, args, options), carried out by a process."""
         try:
             self._check()
             connection.send(call)
@@ -69,7 +69,7 @@ class Workers(concurrent.futures.Executor):
                 kind, value = self._receive(connection)
         except (EOFError, OSError):
             process.join()
-            time.sleep(2 * PATIENCE)  # a signal to the whole group may have reached it first
+            time.sleep(2 * PATIENCE)  # a signal to all processes may have reached this one first
             stopping.safe_point()
             self.broken = self.broken or f"a worker process died ({cause(process.exitcode)})"
             raise concurrent.futures.BrokenExecutor(self.broken) from None
@@ -91,7 +91,7 @@ class Workers(concurrent.futures.Executor):
             raise concurrent.futures.BrokenExecutor(self.broken)
 
     def shutdown(self, wait=True, *, cancel_futures=False):
-        """End the processes when all is done that was submitted; this always waits."""
+        """End the processes once all submitted calls are done; both arguments are ignored."""
         for _ in self.workers:
             self.tasks.put(None)
         for worker in self.workers:
@@ -121,7 +121,7 @@ def awaited(future, meanwhile=None):
 
 
 def cause(exitcode):
-    """The end of a process in words."""
+    """How a process has ended, in words."""
     if exitcode == -9:
         return "signal 9, perhaps because memory ran out"
     if exitcode is not None and exitcode < 0:
@@ -132,7 +132,7 @@ def cause(exitcode):
 # ---- in a worker ---------------------------------------------------------------------------------
 
 def _work(connection):
-    """Carry out what the program sends."""
+    """Carry out the calls that the program sends, and send back what they return or raise."""
     global _to_program
     _to_program = connection
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program decides what a Ctrl-C means
@@ -156,6 +156,6 @@ def _end_with_the_program():
 
 
 def report(value):
-    """In a worker: hand a value to the program before the function has come to its end."""
+    """In a worker: hand a value to the program before the function returns. Elsewhere: nothing."""
     if _to_program:
         _to_program.send(("reported", value))
