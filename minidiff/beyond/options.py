@@ -21,34 +21,30 @@ def add_arguments(parser):
     add = group.add_argument
     add("--sampler", choices=tuple(SAMPLERS),
         help="ancestral; ddim; sde: the reverse SDE; flow: the probability-flow ODE; langevin; "
-             "pc: predictor and corrector; the baselines: regression, mip, mixture, and shooting, "
-             "straight lines in random directions (default: that of the policy's objective, for "
-             "diffusion ancestral)")
+             "pc: predictor and corrector; baselines: regression, mip, mixture; shooting: random "
+             "straight lines (default: ancestral; for a baseline its own)")
     add("--sampler-steps", type=bounded(int, 1, 100_000), metavar="N",
         help="ddim, flow, sde, langevin: how many of the T timesteps are visited "
              "(default: 16, 8, T, T; at most T)")
     add("--ddim-eta", type=bounded(float, 0, 1), metavar="ETA",
-        help="ddim: 0 adds no noise after x_T, 1 as much as ancestral (default: 0)")
+        help="ddim: 0 adds no noise, 1 as much as ancestral (default: 0)")
     add("--variance", choices=("beta-tilde", "beta", "learned"),
-        help="ancestral: Sigma_theta (default: learned where the policy has learned it, else "
-             "beta-tilde)")
+        help="ancestral: Sigma_theta (default: learned if the policy learned it, else beta-tilde)")
     add("--langevin-repeats", type=bounded(int, 1, 1000), metavar="N",
         help="langevin, pc: Langevin steps at each noise level (default: 2, 1)")
     add("--langevin-size", type=bounded(float, 1e-6, 1), metavar="SIZE",
         help="langevin, pc: size of a Langevin step (default: 0.5, 0.1)")
     add("--spread", type=bounded(float, 0, 10), metavar="S",
-        help="standard deviation of added noise. regression: of one offset for all actions of a "
-             "plan, 1 as large as demonstrated actions; mixture: of noise on the plan, 1 as in "
-             "its component; mip: of the noise before its second step, 1 as in training "
-             "(default: 0)")
+        help="noise added by regression (1: as large as demonstrated actions), by mixture (1: that "
+             "of its component), by mip before its second step (1: as in training) (default: 0)")
     add("--guidance", type=bounded(float, -100, 100), default=0.0, metavar="W",
-        help="scale of classifier-free guidance: above 0 the observation counts more than in "
-             "training; for a policy trained with --drop-cond (default: 0)")
+        help="classifier-free guidance: above 0 the observation counts more than in training; "
+             "needs --drop-cond in training (default: 0)")
     add("--temperature", type=bounded(float, 0, 100), metavar="S",
-        help="factor on all noise that the sampler draws, x_T included; below 1 plans vary less; "
-             "not for baselines (default: 0.7)")
+        help="factor on all noise that the sampler draws, x_T included; below 1 plans vary less "
+             "(default: 0.7)")
     add("--action-horizon", type=bounded(int, 1, 100_000), metavar="N",
-        help="actions carried out of each plan (default: 4, or what the task says)")
+        help="actions carried out of each plan (default: the task's; PushT: 4)")
     add("--noise-seed", type=bounded(int, 0, 2**63), default=0, metavar="N",
         help="seed of the sampler's noise (default: 0)")
 

@@ -1,4 +1,4 @@
-"""The task: push the T onto its goal. It comes with demonstrations and a policy trained on them."""
+"""PushT: a task, to push a T onto its goal, with demonstrations and a policy trained on them."""
 from pathlib import Path
 
 EXPERT_DEMOS = Path(__file__).with_name("expert.npz")

@@ -12,10 +12,10 @@ from .. import stopping
 COMMANDS = {  # name: its module, imported only when the command is called; what it does
     "watch": ("view.watch", "a window: see a policy plan and act, and move the T yourself"),
     "record": ("view.record", "a window: demonstrate with the mouse"),
-    "film": ("view.films", "draw episodes to a file, as a film strip or moving"),
+    "film": ("view.films", "draw episodes to a file, as a film strip or an animation"),
     "compare": ("study.compare", "two evaluations, episode by episode, with 95 % intervals"),
-    "bound": ("study.bound", "the variational bound (eq. 10) on a file of demonstrations"),
-    "forks": ("study.forks", "where two motions are equally good: does a policy see both?"),
+    "bound": ("study.bound", "how probable a policy finds demonstrations: their -log p, eq. 10"),
+    "forks": ("study.forks", "where two motions are equally good: does a policy plan both?"),
     "collect": ("data.collect", "make demonstrations with the scripted demonstrator"),
 }
 
@@ -30,7 +30,7 @@ def overview():
 def main(arguments, begin=lambda: None):
     """Run a command with its arguments, a list of strings -> exit status.
 
-    begin is called when the command is loaded, before its work.
+    begin() is called after the command is imported and before its work.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())

@@ -2,7 +2,8 @@
 
 Units are pixels, radians and seconds; the world is the square [0, 512] x [0, 512]. A pose is
 (x, y, angle) of the block's body frame (geometry.py). An action is a point (x, y), towards which a
-PD controller pulls the agent for 0.1 s. The damping is total: what is not pushed does not move.
+PD controller pulls the agent for 0.1 s. A step of the world carries out one action, in ten physics
+steps. The damping is total: a block that is not pushed does not move.
 
 All numbers are those of the original PushT (Florence et al. 2021; Chi et al. 2023), to the last
 bit, so that published seeds, demonstrations and scores mean the same here.
@@ -22,35 +23,35 @@ except ImportError:
     pymunk = None  # PushTEnv() says what to do
 
 _WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
-_STARTS = ((50, 450), (50, 450), (100, 400), (100, 400))  # agent x, y, block x, y: from, to below
+_STARTS = ((50, 450), (50, 450), (100, 400), (100, 400))  # agent x, y, block x, y: low <= n < high
 _DT = 0.01  # s, of a physics step
 _SUBSTEPS = 10  # physics steps in an action
 _STIFFNESS = 100.0  # of the PD controller, 1/s^2
-_DAMPING = 20.0  # 1/s
+_DAMPING = 20.0  # of the PD controller, 1/s
 
 
 class Snapshot(NamedTuple):
-    """A moment of an episode, as the history that led to it."""
+    """A moment of an episode, stored as the history that led to it."""
 
     start: tuple  # the state that the episode began in, 5 or 7 numbers
-    order: str  # how it was set, see PushTEnv: state_order
+    order: str  # how this state was set, see PushTEnv: state_order
     actions: tuple  # all actions since, clipped
 
 
 class PushTEnv:
     """PushT with Gymnasium's signatures (and without Gymnasium).
 
-    seeding      how `reset(seed=...)` samples a start: agent x, y from 50..449, block x, y from
-                 100..399, and the angle. "legacy": by RandomState(seed), the angle as
-                 2 pi randn() - pi, like the original and all published lists of seeds; "modern": by
-                 default_rng(seed), the angle uniform in [-pi, pi), like gym-pusht.
-    state_order  how `options={"state": ...}` is set. "exact": the angle, then the position, which
-                 gives the state asked for and replays the human demonstrations; "legacy": the
-                 position, then the angle, which rotates the block about its centre of gravity and
-                 so moves its origin. Sampled starts are always set the legacy way.
+    seeding      how `reset(seed=...)` samples a start: agent x, y from 50..449 and block x, y from
+                 100..399, whole numbers, and the angle. "legacy": by RandomState(seed), the angle
+                 as 2 pi randn() - pi, like the original and all published lists of seeds; "modern":
+                 by default_rng(seed), the angle uniform in [-pi, pi), like gym-pusht.
+    state_order  how `options={"state": ...}` is set. "exact": first the angle, then the position.
+                 This gives the state asked for, and it replays the human demonstrations. "legacy":
+                 first the position, then the angle. This rotates the block about its centre of
+                 gravity, so its origin moves. Sampled starts are always set the legacy way.
     obs_type     "state": (5,) float64 = agent x, y, block x, y, block angle mod 2 pi;
                  "keypoints": (18,) float64 = the block's eight keypoints x, y, then agent x, y.
-    max_steps    the number of steps at which `truncated` becomes True.
+    max_steps    the number of steps of the world after which `truncated` is True.
     render_mode  None, "rgb_array" or "human": what `render()` does.
 
     Raises ValueError for an unknown name or number, RuntimeError without pymunk.
@@ -79,9 +80,10 @@ class PushTEnv:
     def reset(self, *, seed=None, options=None):
         """Begin an episode. Returns (observation, info), info as `step` returns it.
 
-        seed: of a new random generator; None goes on with the present one. options: a dict with
-        "state", five numbers as in `state` or seven as in `motion`, and perhaps "order", a
-        state_order; ValueError for anything else. As in the original, one physics step follows.
+        seed: of a new random generator; None keeps the present one, if there is one. options: a
+        dict. Its "state" is the start: five numbers as in `state`, or seven as in `motion`. Its
+        "order" is a state_order for this state alone. ValueError for anything else. As in the
+        original, one physics step follows.
         """
         options = options or {}
         for key in options:
@@ -104,9 +106,9 @@ class PushTEnv:
         action: two finite numbers x, y, clipped to [0, 512]. Returns (observation, reward,
         terminated, truncated, info): reward = min(coverage / 0.95, 1); terminated if
         coverage > 0.95; truncated from step `max_steps` on; info = {"coverage": float,
-        "is_success": bool}, where success is what terminates. Neither flag forbids further steps.
-        Raises ValueError for another shape or numbers that are not finite, RuntimeError before
-        `reset`.
+        "is_success": bool}, is_success the same as terminated. Further steps are possible after
+        either. Raises ValueError for another shape or numbers that are not finite, RuntimeError
+        before `reset`.
         """
         self._require_reset()
         x, y = _numbers("action", action, 2)
@@ -117,8 +119,10 @@ class PushTEnv:
         return self._observation(), reward, info["is_success"], truncated, info
 
     def simulate(self, actions):
-        """The states (n, 5) that `step` would reach by actions (n, 2), in half the time: without
-        its checks and without the coverage."""
+        """Carry out actions (n, 2), as n calls of `step` would -> the states reached, (n, 5).
+
+        It checks nothing and computes no coverage, so it takes about half the time.
+        """
         self._require_reset()
         states = []
         for x, y in np.clip(actions, 0.0, float(WORLD_SIZE)).tolist():
@@ -143,7 +147,7 @@ class PushTEnv:
 
     @property
     def pose(self):
-        """(3,) float64: block x, y and angle, which counts whole turns."""
+        """(3,) float64: block x, y and angle, here not mod 2 pi."""
         self._require_reset()
         return np.array(self._pose)
 
@@ -153,18 +157,18 @@ class PushTEnv:
 
         Positions and velocities are not enough: pymunk also keeps impulses, corrections and search
         hints of past contacts, which cannot be read. In the middle of a push, a copy without them
-        soon moves differently. Only the same history leads to the same future, to the last bit; so
+        soon moves differently. Only the same history leads to the same future to the last bit. So
         a snapshot holds the history.
         """
         self._require_reset()
         return Snapshot(self._start, self._order, tuple(self._actions))
 
     def restore(self, snapshot):
-        """Return to the moment of a snapshot by simulating its history again (20 us a step).
-        Returns the observation.
+        """Return to the moment of a snapshot by simulating its history again (20 us for a step of
+        the world). Returns the observation.
 
-        `reset(options={"state": env.motion, "order": "exact"})` takes the same time however long
-        the episode is, but forgets the contacts, which makes a difference of about 0.1 px.
+        `reset(options={"state": env.motion, "order": "exact"})` is an alternative whose time does
+        not grow with the episode. It forgets the contacts, so later states differ by about 0.1 px.
         """
         start, order, actions = snapshot
         self._begin(start, order)
@@ -173,7 +177,8 @@ class PushTEnv:
         return self._observation()
 
     def __getstate__(self):
-        """What a copy or a pickle holds: a history, like a snapshot, and the random generator."""
+        """What a copy or a pickle holds: the history, as a snapshot does, and all attributes but
+        pymunk's objects and the window. The random generator is one of them."""
         outside = {"_space": None, "_agent": None, "_block": None, "_window": None}
         return {"attributes": self.__dict__ | outside, "begun": self._space is not None}
 
@@ -183,11 +188,11 @@ class PushTEnv:
             self.restore(Snapshot(self._start, self._order, tuple(self._actions)))
 
     def __copy__(self):
-        return copy.deepcopy(self)  # two worlds never share a state
+        return copy.deepcopy(self)  # a shallow copy would share its attributes
 
     def render(self, size=512):
-        """By render_mode: "rgb_array" returns a picture, (size, size, 3) uint8; "human" shows it in
-        a window; None raises RuntimeError, as a missing pygame does."""
+        """Draw the world. render_mode "rgb_array" returns the picture, (size, size, 3) uint8;
+        "human" shows it in a window. RuntimeError without a render_mode or without pygame."""
         if self.render_mode is None:
             raise RuntimeError("this PushTEnv was made without a render_mode: "
                                'give it "rgb_array" or "human"')
@@ -224,8 +229,9 @@ class PushTEnv:
         moment = 2 * pymunk.moment_for_poly(1, geometry.BAR)  # the original counts the bar twice
         block = pymunk.Body(1, moment)
         block.center_of_gravity = geometry.CENTER_OF_GRAVITY
-        # The space first meets both bodies in these places, then they jump to the start: what its
-        # search tree saw first decides how a start with an overlap is pushed apart.
+        # The bodies are added in these places, as in the original, and only then moved to the
+        # start: pymunk's search tree remembers where it first saw them, and this decides how a
+        # start in which they overlap is pushed apart.
         agent.position = (256, 400)
         block.position = (256, 300)
         space.add(agent, pymunk.Circle(agent, geometry.AGENT_RADIUS))
@@ -268,7 +274,7 @@ class PushTEnv:
         self._look()
 
     def _look(self):
-        """Ask pymunk, once, where everything is."""
+        """Read the agent's position and the block's pose from pymunk, once for each action."""
         self._agent_xy = self._agent.position
         x, y = self._block.position
         self._pose = x, y, self._block.angle

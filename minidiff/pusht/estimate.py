@@ -1,34 +1,37 @@
-"""A filter in front of a policy: what the state is, and what it will be when an action arrives.
+"""A filter in front of a policy: it estimates the state in which the next action is carried out.
 
-The policy is trained on exact states, and chooses actions for the state that it is shown. Where
-positions are measured with noise, and where actions are carried out late, a model of the world
-gives it what it needs: an observer (Luenberger 1966) corrects the model's state by a share of the
-difference to each measurement, and a Smith predictor (Smith 1957) lets the model run ahead through
-the actions that are chosen, but not yet carried out.
+The policy is trained on exact states, and chooses actions for the state that it is shown. But
+positions may be measured with noise, and actions may be carried out late. A model of the world
+helps against both. An observer (Luenberger 1966) moves the model's state towards each measurement,
+by a share of the difference. A Smith predictor (Smith 1957) simulates the actions that are chosen,
+but not yet carried out.
 
-The model is PushT itself: it knows the physics of the world exactly. A robot needs its own.
+The model is a PushTEnv, so it knows the physics of the world exactly. For a robot another model is
+needed.
 """
 import numpy as np
 
 from .env import PushTEnv
 
-DRIFT = 0.4  # px a step by which the model may go wrong
+DRIFT = 0.4  # px by which the model's block may go wrong in a step of the world
 UNITS = np.array([1, 1, 1, 1, 1 / 60])  # px; the last in radians: it moves the bar's ends by 1 px
-JUMP = 5.0  # what is farther off than so many standard deviations, and 1 px, has jumped
+JUMP = 5.0  # a difference above so many standard deviations plus 1 px is a jump, not noise
 AGENT, BLOCK = slice(0, 2), slice(2, 5)  # in a state
 
 
 class EstimatingEnv:
-    """A world that shows, in place of its observations, the estimated state that an action meets.
+    """A world whose observations are replaced by an estimate: the state when the next action is
+    carried out.
 
     make_env: makes the world, a PushTEnv that observes the state. noise: the standard deviation of
-    its measurements, px. Without noise the estimate is the measurement. A measurement that
-    cannot be explained by noise, as after a kick, starts a new estimate.
+    its measurements, px. If it is 0, the estimate is the measurement. A measurement that noise
+    cannot explain, as after a kick, starts a new estimate.
 
-    Measurement k moves the estimate by 1/k of the difference: the estimate is the mean of all. For
-    the block the share is at least DRIFT / noise: where it is pushed, its model drifts.
+    Measurement k moves the estimate by 1/k of the difference, so the estimate is the mean of all k.
+    For the block this share is at least DRIFT / noise (at most 1), as the model of a pushed block
+    drifts.
     """
-    waiting = ()  # what is shown already includes the effect of the actions that wait
+    waiting = ()  # the estimate already contains the effect of the actions that wait
 
     def __init__(self, make_env, noise=0.0):
         self.env = make_env()
@@ -36,14 +39,14 @@ class EstimatingEnv:
         self.noise = noise
 
     def __getattr__(self, name):
-        if name == "env":  # of a copy in the making
+        if name == "env":  # not set yet, as while a copy or a pickle is made
             raise AttributeError(name)
         return getattr(self.env, name)
 
     def reset(self, *, seed=None, options=None):
         state, info = self.env.reset(seed=seed, options=options)
         self.set_model([*state, *self.env.motion[5:]])  # at a start the agent's velocity is known
-        self.counts = {"agent": 1, "block": 1}  # measurements of each since it jumped
+        self.counts = {"agent": 1, "block": 1}  # measurements of each, since it last jumped
         return self.motion[:5], info
 
     def step(self, action):
@@ -54,7 +57,7 @@ class EstimatingEnv:
         return self.motion[:5], *rest
 
     def set_model(self, motion):
-        """motion: a state, or with the agent's velocity seven numbers."""
+        """Set the model's state. motion: a state (5,), or (7,) with the agent's velocity."""
         self.model.reset(options={"state": motion, "order": "exact"})
 
     def correct(self, measured):
@@ -71,7 +74,7 @@ class EstimatingEnv:
 
     @property
     def motion(self):
-        """`PushTEnv.motion` after the actions that wait, (7,)."""
+        """The estimate of `PushTEnv.motion`, (7,), after the actions that wait."""
         now = self.model.motion
         if not len(self.env.waiting):
             return now

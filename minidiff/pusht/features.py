@@ -1,4 +1,4 @@
-"""What the method is told of PushT: the frame in which plans are expressed, and the features."""
+"""All that the method is told of PushT: the frame of its plans, the features, and the Task."""
 import numpy as np
 
 from ..demos import Demos, Task
@@ -14,11 +14,11 @@ def frame(obs):
     side on which the agent is.
 
     How a pushed T moves depends neither on its position nor on its angle. And as the T is its own
-    mirror image, a push from its left is the mirror image of one from its right. Seen from the T,
-    along these axes, the agent is always on the right, and the goal is what moves. So what is
-    learned from one push holds for all its translated, rotated and mirrored copies. Where the agent
-    is less than a thousandth of a pixel from the axis of the stem, where rounding would decide, the
-    frame is not mirrored.
+    mirror image, a push from its left is the mirror image of one from its right. In this frame the
+    agent is always on the side of positive x. So what is learned from one push holds for all its
+    translated, rotated and mirrored copies. Where the agent is less than a thousandth of a pixel
+    from the axis of the stem, rounding would decide about the side; there the frame is not
+    mirrored.
     """
     agent, block, angle = np.split(obs[:, -1], [2, 4], 1)
     angle = angle.copy()  # contiguous: see geometry.keypoints
@@ -30,20 +30,21 @@ def frame(obs):
 
 
 def features(obs, frame):
-    """The features (B, 38 + 5 (obs_horizon - 1)) of observations, of any scale.
+    """The features (B, 38 + 5 (obs_horizon - 1)) of observations, in px, radians or tanh.
 
     obs: (B, obs_horizon, 5) = agent x, y, block x, y, angle. frame: that of obs, computed by the
     function `frame`. All vectors are relative to the T, along the axes of the frame:
 
-        2 + 2   the positions of agent and goal; that of the goal also tells where the walls are
+        2 + 2   the positions of the agent and of the goal, px; with the angle, the position of the
+                goal also tells where the walls are
         2       sine and cosine of the angle by which the T still has to turn
-        16      from each corner of the T to the same corner of the goal: tanh(vector / 15 px)
-        16      from each corner of the T to the agent, likewise
-        5       for each earlier observation: the displacements of agent and T since, and the angle
-                by which the T has turned
+        16      tanh(vector / 15 px), from each corner of the T to the same corner of the goal
+        16      the same, from each corner of the T to the agent
+        5       for each earlier observation: how far agent and T have moved since, px, and the
+                angle by which the T has turned, rad
 
     A small network learns faster if it need not compute the vectors at the corners itself. The tanh
-    spreads out the last pixels, which separate success from failure and contact from none.
+    gives the most resolution to short vectors: the last pixels decide about success and contact.
     """
     agent, axes = frame
     side = np.sign(np.linalg.det(axes))[:, None]  # -1 where the frame is mirrored
@@ -66,17 +67,18 @@ def features(obs, frame):
 
 
 def along(axes, vectors):
-    """Vectors (B, 2) in the coordinates of the axes (B, 2, 2)."""
+    """The coordinates of vectors (B, 2) along axes (B, 2, 2)."""
     return (vectors[:, None] @ axes)[:, 0]
 
 
 def hindsight(demos):
     """The demonstrations, each moved as a whole so that it ends with the T exactly on the goal.
 
-    Who demonstrates stops a little short of the goal: the last states of the human demonstrations
-    cover 85 % of it (median). But each shows perfectly how to reach the pose that it ends in, and
-    pushes do not depend on where that is (see `frame`). So that pose is taken for the goal, as in
-    hindsight experience replay (Andrychowicz et al. 2017). Only the walls are a few pixels off.
+    A demonstration stops a little short of the goal: in the last states of the human ones 85 % of
+    it is covered (median). But each shows exactly how to reach its own last pose, and pushes do not
+    depend on where this pose is (see `frame`). So this pose is taken for the goal, as in hindsight
+    experience replay (Andrychowicz et al. 2017). The error is that the walls move along, by a few
+    pixels.
     """
     state = demos.state.astype(np.float64)
     action = demos.action.astype(np.float64)
@@ -91,17 +93,18 @@ def hindsight(demos):
 
 
 def make_env(**options):
-    """A PushTEnv: imported here, as features need no pymunk."""
+    """A PushTEnv. It is imported here, so that the features need no pymunk."""
     from .env import PushTEnv
     return PushTEnv(**options)
 
 
 def state_of(columns):
-    """States (N, 5) from the agent's x, y and those of the T's corners, (N, 18), in the order of
-    KEYPOINTS, as LeRobot's pusht_keypoints has them: each pose is that of the best fit.
+    """States (N, 5) from rows (N, 18): x, y of the agent, then of the T's corners in the order of
+    KEYPOINTS, as LeRobot's pusht_keypoints has them. Rows of another width are returned unchanged.
 
-    The squared distances are least where the corners are turned so, around their mean. ValueError
-    where one is farther than 1 px from the pose; other widths come back as they are.
+    The pose is the rigid motion of KEYPOINTS to the corners with the least sum of squared
+    distances: it maps mean to mean, and its angle is that of sum (corner - mean) conj(keypoint -
+    mean), points as complex numbers. ValueError where a corner is then off by more than 1 px.
     """
     if columns.shape[1] != 18:
         return columns
@@ -116,8 +119,9 @@ def state_of(columns):
     return np.hstack([columns[:, :2], pose])
 
 
-# The world clips actions to 0..512; a policy's plans may go farther, and are demonstrations too.
-# The score of an episode is its highest reward, min(coverage / 0.95, 1).
+# action_range is wider than 0..512, to which the world clips actions: a policy's actions may lie
+# outside, and they may be recorded as demonstrations, too.
+# The score of an episode is its highest reward, that is min(highest coverage / 0.95, 1).
 PUSHT = Task("pusht", features, frame, state_range=np.array([[-100, 612]] * 4 + [[-1e4, 1e4]]),
              action_range=np.array([[-WORLD_SIZE, 2 * WORLD_SIZE]] * 2), relabel=hindsight,
              demos=EXPERT_DEMOS, make_env=make_env, max_steps=None, score=max,

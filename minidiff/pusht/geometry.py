@@ -1,11 +1,11 @@
-"""The T in numbers: its shape, its corners, how much of the goal it covers, how far off it is.
+"""The T in numbers: its shape, its corners, its coverage of the goal, its distance from the goal.
 
 Units are pixels and radians. The world is the square [0, 512] x [0, 512]; y points down. A pose is
 (x, y, angle) of the block's body frame, whose origin is the middle of the bar's outer edge. All
 numbers are those of the original PushT (Florence et al. 2021; Chi et al. 2023). Needs NumPy alone.
 
-Some functions take points as complex numbers x + iy: multiplying by e^(i angle) rotates them by
-`angle`, and |b - a| is the distance between two.
+Some functions take points as complex numbers x + iy: multiplying a point by e^(i angle) rotates it
+by `angle`, and |b - a| is the distance between points a and b.
 """
 import math
 
@@ -60,7 +60,7 @@ def to_body(points, pose):
 
 
 def distance(points):
-    """Distance in px of points (complex, body frame) from the T; negative inside it."""
+    """Distance in px of points (complex, body frame) from the T; negative inside its two boxes."""
     distances = []
     for centre, half in BOXES:
         x = np.abs((points - centre).real) - half.real
@@ -74,10 +74,12 @@ def pose_error(pose):
     """ln(1 + e), where e px is the root mean square distance of the T's six convex corners from
     those of the goal. pose: (..., 3) -> (...).
 
-    The logarithm makes 1 px of the last 3 weigh more than 10 px of 100. Coverage 0.95 corresponds
-    to about e = 2.3, coverage 0.97 to about 1.4. The corners themselves are not needed: in both
-    poses they have the same mean m and the same mean squared distance s from it, so with M and M'
-    the positions of m in the world,
+    By the logarithm the last pixels weigh most: from e = 3 to 2 it falls by more than from 100 to
+    90. Coverage 0.95 corresponds to about e = 2.3, coverage 0.97 to about 1.4.
+
+    e needs no loop over the corners. In the body frame they have a mean m and a mean squared
+    distance s from it. Let M and M' be the positions of m in the world, and angle and angle' the
+    angles, of the T and of the goal. Then
 
         e^2 = |M - M'|^2 + 2 s (1 - cos(angle - angle'))
     """
@@ -89,9 +91,9 @@ def pose_error(pose):
 def coverage(pose):
     """Share of the goal that the T covers: area(T at pose ∩ T at GOAL_POSE) / area(T), in [0, 1].
 
-    pose: three numbers x, y, angle. Exact up to rounding: Sutherland-Hodgman clipping of the T's
-    two boxes by the goal's two, in the goal's frame, where the sides of the goal's boxes lie along
-    the axes.
+    pose: three numbers x, y, angle. Exact up to rounding. Each of the T's two boxes is clipped by
+    each of the goal's two (Sutherland-Hodgman). This is done in the goal's frame, in which the
+    sides of the goal's boxes lie along the axes.
     """
     x, y, angle = map(float, pose)
     c = math.cos(angle - GOAL_POSE[2])

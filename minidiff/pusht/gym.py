@@ -14,29 +14,32 @@ except ImportError as error:
     raise ImportError("minidiff.pusht.gym needs Gymnasium: "
                       "pip install 'minidiff[gymnasium,pusht]'") from error
 
-# The agent stays within 0..512. A T that it pushes through a wall gets no farther beyond than the
-# agent's radius, 15 px, the way of a physics step, < 20 px, and the T's longest diagonal, 142 px.
+# The agent's centre stays within 0..512. It may push the T through a wall. No point of the T then
+# gets farther out than the sum of the agent's radius, 15 px, the agent's way in a physics step,
+# < 20 px, and the largest distance between two corners of the T, 142 px.
 LOW, HIGH = -200.0, 712.0
 
 
 class PushT(gymnasium.Env):
     """PushTEnv with the arguments, observations and info of gym-pusht, and the same physics.
 
-    obs_type     "state": (5,) = agent x, y, block x, y (px), angle in [0, 2 pi];
-                 "environment_state_agent_pos": a dict with the block's eight keypoints, (16,), and
-                 the agent's position, (2,); "pixels": a picture, (height, width, 3) uint8;
-                 "pixels_agent_pos": a dict with both.
-    seeding      "modern": a seed gives the start that it gives in gym-pusht 0.1.8, by Gymnasium's
-                 generator; "legacy": the start that it gives in eval.py.
-    The widths and heights, in px, are those of pictures observed and of pictures by `render`.
+    obs_type     "state": (5,) = agent x, y, block x, y (px), block angle in [0, 2 pi];
+                 "environment_state_agent_pos": a dict of environment_state (16,), the block's eight
+                 keypoints, and agent_pos (2,); "pixels": a picture, (height, width, 3) uint8;
+                 "pixels_agent_pos": a dict of pixels and agent_pos.
+    seeding      "modern": a seed gives the same start as in gym-pusht 0.1.8, by Gymnasium's
+                 generator; "legacy": the same start as by default in eval.py.
+    The other widths and heights are those of pictures, in px: observation_* of those observed,
+    visualization_* of those that `render` returns.
 
     options of `reset`: "state" and "order", see PushTEnv, or gym-pusht's "reset_to_state".
     ValueError for an unknown name or number; RuntimeError without pymunk or, for pictures, pygame.
 
-    What differs from gym-pusht: An action outside 0..512 is clipped, not carried out. The spaces
-    hold all that is observed, also of a T that is pushed through a wall. Pictures are minidiff's
-    own, so a policy that learned from gym-pusht's does not know them. render_mode is None unless
-    given, and "human" shows every step. info has no n_contacts; it has the coverage from the start.
+    What differs from gym-pusht: An action outside 0..512 is clipped before it is carried out. The
+    observation spaces are larger, so that they also hold a T that is pushed through a wall.
+    Pictures look different, so a policy trained on gym-pusht's pictures does not fit. render_mode
+    is None unless given, and "human" shows every step. info has no n_contacts; that of `reset` has
+    the coverage, too.
     """
     metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 10}
 
@@ -85,7 +88,7 @@ class PushT(gymnasium.Env):
         self.world.close()
 
     def _shown(self):
-        """The observation; in the mode "human" it is also drawn."""
+        """The observation. With render_mode "human" the world is also shown in the window."""
         if self.render_mode == "human":
             self.render()
         state = self.world.state
@@ -104,7 +107,7 @@ class PushT(gymnasium.Env):
 
 
 def stretched(picture, width, height):
-    """A square picture as (height, width, 3), by its nearest pixels."""
+    """A square picture, scaled to (height, width, 3) without interpolation."""
     size = len(picture)
     return picture[np.arange(height) * size // height][:, np.arange(width) * size // width]
 

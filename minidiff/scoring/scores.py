@@ -207,7 +207,7 @@ def binomial(n, p):
 
 
 def mcnemar(only_a, only_b):
-    """The two-sided p of McNemar's test (1947), exact: is either alone as likely to succeed?"""
+    """The two-sided p of the exact McNemar test (1947). Hypothesis: both cases equally likely."""
     n = only_a + only_b
     if n == 0:
         return 1.0

@@ -32,7 +32,7 @@ class Workers(concurrent.futures.Executor):
         self.tasks = queue.SimpleQueue()
         self.workers = []
         self.broken = None  # or why no call can be carried out any more
-        for _ in range(count):  # all processes before the first thread: a fork copies no threads
+        for _ in range(count):  # before the first thread: with threads running, a fork is unsafe
             ours, theirs = multiprocessing.Pipe()
             process = multiprocessing.Process(target=_work, args=(theirs,), daemon=True)
             process.start()
