@@ -21,7 +21,7 @@ def add_arguments(parser):
     add = group.add_argument
     add("--sampler", choices=tuple(SAMPLERS),
         help="ancestral; ddim; sde: the reverse SDE; flow: the probability-flow ODE; langevin; "
-             "pc: predictor and corrector; baselines: regression, mip, mixture; shooting: random "
+             "pc: predictor-corrector; baselines: regression, mip, mixture; shooting: random "
              "straight lines (default: ancestral; for a baseline its own)")
     add("--sampler-steps", type=bounded(int, 1, 100_000), metavar="N",
         help="ddim, flow, sde, langevin: how many of the T timesteps are visited "
@@ -29,7 +29,7 @@ def add_arguments(parser):
     add("--ddim-eta", type=bounded(float, 0, 1), metavar="ETA",
         help="ddim: 0 adds no noise, 1 as much as ancestral (default: 0)")
     add("--variance", choices=("beta-tilde", "beta", "learned"),
-        help="ancestral: Sigma_theta (default: learned if the policy learned it, else beta-tilde)")
+        help="ancestral: Sigma_theta (default: learned if it was, else beta-tilde)")
     add("--langevin-repeats", type=bounded(int, 1, 1000), metavar="N",
         help="langevin, pc: Langevin steps at each noise level (default: 2, 1)")
     add("--langevin-size", type=bounded(float, 1e-6, 1), metavar="SIZE",

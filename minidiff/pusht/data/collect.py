@@ -7,12 +7,12 @@
 
 A trained policy reaches states that no demonstration has visited. `--visited` relabels such states
 (DAgger; Ross, Gordon & Bagnell 2011): the policy is run from each seed, and the demonstrator goes
-on from a state of the second half of its episode.
+on from a random state of the second half of its episode.
 
-The file holds what minidiff/demos.py reads (state, action, episode_ends); for each episode its
-`seed` and its `start` (5,), NaN where the start is sampled from the seed; `noise` (N, 2), so that
-`env.reset` and `env.step(action + noise)` repeat any episode to the last bit; and `recipe`, a JSON
-text of all else that decides the file.
+The file holds what minidiff/demos.py reads (state, action, episode_ends). For each episode it also
+holds its `seed` and its `start` (5,), NaN where the start is sampled from the seed. `noise` (N, 2)
+was added to the actions: `env.reset` and `env.step(action + noise)` repeat any episode to the last
+bit. `recipe` is a JSON text of all else that decides the file.
 """
 import argparse
 import concurrent.futures
@@ -33,8 +33,8 @@ from ...scoring.workers import awaited
 from ..features import PUSHT
 from .expert import Demonstration, demonstrate
 
-SEED_LIMIT = 10_000  # seeds from 10,000 on are for scoring policies; nobody trains on them
-KEEP_EVERY = 100  # episodes from one writing of the part file to the next
+SEED_LIMIT = 10_000  # seeds from 10,000 on are kept for scoring: none may be trained on
+KEEP_EVERY = 100  # episodes between two writings of the part file
 NAMES = ("state", "action", "noise", "episode_ends", "seed", "start", "recipe")  # of its arrays
 
 OPTIONS = ("stream", "samples", "refine", "stop_coverage", "noise_every_other", "max_steps")
@@ -44,9 +44,9 @@ KNOBS = (  # name, default, lowest, highest, help
     ("stream", 0, 0, 2**32, "another number makes other choices from the same starts"),
     ("samples", 24, 1, 1000, "contacts sampled for each push: more make episodes more alike"),
     ("refine", 2, 1, 1000, "how many of them are simulated exactly"),
-    ("stop-coverage", 0.97, 0.0, 0.999, "an episode ends above this"),
+    ("stop-coverage", 0.97, 0.0, 0.999, "an episode ends above this coverage of the goal"),
     ("noise-every-other", 0.0, 0.0, 20.0,
-     "px: noise injected into the executed actions of odd seeds, not into the recorded ones"),
+     "px: standard deviation of the noise in the executed, not the recorded, actions of odd seeds"),
     ("max-steps", 300, 1, 10_000, "longer episodes are left out, as unsolved"),
     ("workers", os.cpu_count(), 1, 1000, "processes; their number does not change the file"),
 )
@@ -55,10 +55,11 @@ KNOBS = (  # name, default, lowest, highest, help
 def make(seeds, executor, part=None, noise_every_other=0.0, starts=None, **options):
     """Demonstrations from all seeds, on any concurrent.futures.Executor -> a file's arrays by name.
 
-    part     a file that keeps what is done if this is interrupted; the next call with the same
-             recipe goes on there.
-    starts   (E, 5) states to start from; a row of NaN where the seed decides.
-    options  as for `demonstrate`; odd seeds have `noise_every_other` as their noise.
+    part     a file for the episodes done so far, in case this is interrupted. The next call with
+             the same recipe and starts continues from it.
+    starts   (E, 5) states to start from; a row of NaN where the start is sampled from the seed.
+    options  as for `demonstrate`. `noise_every_other` is the `noise` of odd seeds; even ones have
+             none.
 
     Unsolved episodes are left out. Raises ValueError where none is solved, for seeds that are kept
     for scoring, and for a part file of another recipe.
@@ -102,15 +103,16 @@ def make(seeds, executor, part=None, noise_every_other=0.0, starts=None, **optio
 
 
 def keep(part, made, recipe):
-    """Write the Demonstrations made so far, and their recipe, to the part file, if there is one."""
+    """Write the Demonstrations made so far, and their recipe, to the part file. Without one:
+    nothing."""
     if part and made:
         arrays = pack(made) | {"solved": np.array([d.solved for d in made])}
         checkpoint.save(part, arrays, {"recipe": recipe})
 
 
 def kept(part, recipe, most):
-    """The Demonstrations in the part file, none where there is no such file; ValueError where it is
-    damaged, has another recipe, or more than `most` of them."""
+    """The Demonstrations in the part file, [] without one. ValueError where it is damaged, was
+    written with another recipe, or holds more than `most` of them."""
     if not part or not Path(part).exists():
         return []
     needs = ("state", "action", "noise", "episode_ends", "solved")
@@ -126,7 +128,8 @@ def kept(part, recipe, most):
 
 
 def check_more(arrays, names, path):
-    """ValueError for an array, of those names, that does not fit those that demos.check knows."""
+    """ValueError where one of the arrays `names`, which demos.check does not know, has a shape or a
+    type that does not fit `state` and `episode_ends`."""
     n, episodes = len(arrays["state"]), len(arrays["episode_ends"])
     wanted = {"noise": ((n, 2), "f"), "solved": ((episodes,), "b"), "seed": ((episodes,), "iu"),
               "start": ((episodes, 5), "f")}
@@ -168,7 +171,7 @@ def join(first, second):
 
 
 def visited(policy, seeds, noise_seed=1):
-    """A state from the second half of each of the policy's episodes, (len(seeds), 5)."""
+    """A random state from the second half of each of the policy's episodes, (len(seeds), 5)."""
     _, paths = rollout.rollout(policy, seeds, noise_seed, record=True)
     states = []
     for seed, path in zip(seeds, paths):
@@ -178,7 +181,7 @@ def visited(policy, seeds, noise_seed=1):
 
 
 def visited_by(path, seeds, executor):
-    """`visited` for the policy of a run, in chunks on an executor."""
+    """`visited` for the policy of a run, in chunks of episodes on an executor."""
     policy, _ = beyond.load(path, PUSHT)
     chunks = np.array_split(seeds, -(-len(seeds) // rollout.CHUNK))  # rounded up
     return np.concatenate(list(executor.map(visited, [policy] * len(chunks), chunks)))
@@ -223,7 +226,8 @@ def parse(arguments):
 
 
 def check_knobs(values, prefix):
-    """ValueError for a value (by the name of a knob, with _ for -) that is out of its range."""
+    """ValueError for a value out of its range in KNOBS. values: by name, with _ for -; what is not
+    given has its default. prefix: of the name in the message."""
     for name, default, low, high, _ in KNOBS:
         value = values.get(name.replace("-", "_"), default)
         accepted = (int, float) if isinstance(default, float) else (int,)
@@ -232,7 +236,8 @@ def check_knobs(values, prefix):
 
 
 def read(path):
-    """The arrays of a file that collect wrote, and the options in its recipe; ValueError if not."""
+    """The arrays of a file that collect wrote, and the options in its recipe; ValueError for
+    another file."""
     arrays = demos.read(path, NAMES)
     demos.check(arrays, PUSHT, path)
     if set(arrays) != set(NAMES):

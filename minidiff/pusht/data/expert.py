@@ -2,19 +2,19 @@
 
 A straight push of the round agent against a side of the T moves the T a little and turns it a
 little. The outcome is hard to predict but cheap to try. So the expert samples points on the outline
-of the T, tries a push against each in a scratch world, executes the one that brings the T towards
-the goal fastest, and looks again. An episode takes about six pushes. Few tries (`samples`) make the
-expert diverse: from one start, different streams choose different sides of the T and turn it either
-way. More tries make the episodes shorter and more alike.
+of the T (contacts) and tries a push against each in a scratch world. It executes the one that
+brings the T towards the goal fastest, and plans again. An episode takes about six pushes. Few
+`samples` make the expert diverse: from one start, different streams choose different sides of the T
+and turn it either way. More samples make the episodes shorter and more alike.
 
     pose_error  how far the T is from the goal, in one number (geometry.py)
-    sample      contacts on the outline. Before a push the agent stands 6 px off its contact; then
-                it moves along the inward normal
+    sample      contacts on the outline, and for each its stand: where the agent is before the push,
+                with its edge 6 px off the contact. A push moves along the inward normal
     routes      how to reach each stand without touching the T: straight, or along a ring round it
-    plan        screening: simulate each push from its stand; its score is what it takes off
-                pose_error, per step. Refinement: simulate the best few from the true state,
-                approach and push together, with five lengths of the push
-    escape      where no push helps, or the agent is inside the T: move away from it
+    plan        screening: simulate each push from its stand; its score is the decrease of
+                pose_error per step of the world. Refinement: simulate the best few again from the
+                true state, approach and push together, with five lengths of the push
+    escape      where no push helps: move away from the T
 
 Points are complex numbers x + iy, as in geometry.py.
 """
@@ -26,16 +26,17 @@ from .. import geometry
 from ..env import PushTEnv
 from ..geometry import CONVEX, OUTLINE, WORLD_SIZE, distance, pose_error, to_body, to_world
 
-TRAVEL = 18  # px a step on the way to a stand
-STROKE = 10  # px a step while pushing
-HOLD = 2  # steps of rest after a push
+TRAVEL = 18  # px a step of the world, on the way to a stand
+STROKE = 10  # px a step of the world, while pushing
+HOLD = 2  # steps of the world at rest after a push
 STAND = geometry.AGENT_RADIUS + 6  # px from a contact to the agent's centre before the push
 
 SIDE = np.roll(OUTLINE, -1) - OUTLINE  # side k runs from OUTLINE[k] to OUTLINE[k + 1]
 NORMAL = -1j * SIDE / np.abs(SIDE)  # outwards
 
-# The ring: a point off each convex corner, and the 72 ways along it. A way begins at any of the six
-# points and passes n = 0..5 more, in either sense; its last point is repeated to fill the row.
+# The ring: a point 34 px off each convex corner, and the 72 ways along the ring. A way begins at
+# any of the six points and passes n = 0..5 more, in either direction. Its last point is repeated to
+# fill the row.
 RING = CONVEX + 24 * (np.sign(CONVEX.real) + 1j * np.sign(CONVEX.imag - 15))
 _first, _sense, _n, _k = np.ix_(range(6), (1, -1), range(6), range(6))
 WAYS = ((_first + _sense * np.minimum(_k, _n)) % 6).reshape(72, 6)
@@ -45,13 +46,14 @@ WAY_LENGTH = np.abs(np.diff(RING[WAYS])).sum(1)
 class Demonstration(NamedTuple):
     """An episode. states[i] was observed before actions[i]; actions[i] + noise[i] was executed.
 
-    All numbers are rounded to 1/64 px before they are used: float32 holds such numbers exactly.
+    Actions and noise are rounded to 1/64 px before they are executed, states when they are stored:
+    so the arrays hold exactly what was executed.
     """
-    states: np.ndarray  # (n, 5) float32, as PushTEnv.state; the angle rounded to 1/4096
+    states: np.ndarray  # (n, 5) float32, as PushTEnv.state; the angle rounded to 1/4096 rad
     actions: np.ndarray  # (n, 2) float32
     noise: np.ndarray  # (n, 2) float16
     solved: bool  # the coverage rose above stop_coverage
-    faces: tuple = ()  # which side of the T (0..7, as in OUTLINE) each push was aimed at
+    faces: tuple = ()  # the side of the T (0..7, as in OUTLINE) that each push was against
 
 
 def demonstrate(seed, stream=0, samples=24, refine=2, stop_coverage=0.97, noise=0.0, max_steps=300,
@@ -62,8 +64,8 @@ def demonstrate(seed, stream=0, samples=24, refine=2, stop_coverage=0.97, noise=
     samples  contacts sampled for each push: more of them make episodes shorter and more alike.
     refine   how many of these are simulated exactly (more where none helps).
     noise    px: standard deviation, in x and in y, of the noise injected into the executed action.
-             It is correlated: each step keeps 0.8 of the last one. The recorded actions are those
-             without noise, so the data show how to return to a plan.
+             It is correlated in time: each step of the world keeps 0.8 of the last noise. The
+             recorded actions are those without noise, so the data show how to return to a plan.
 
     Returns a Demonstration.
     """
@@ -92,7 +94,7 @@ def demonstrate(seed, stream=0, samples=24, refine=2, stop_coverage=0.97, noise=
 
 
 def plan(state, scratch, rng, samples, refine):
-    """The next push from a state (5,): its actions (n, 2) and its side of the T.
+    """The next push from a state (5,): actions (n, 2), approach included, and the side of the T.
 
     Where no push helps: the actions of an escape, and None. scratch: a PushTEnv to try pushes in.
     """
@@ -136,8 +138,8 @@ def plan(state, scratch, rng, samples, refine):
 
 
 def sample(rng, count):
-    """Contacts sampled uniformly on the outline: their sides (count,), and the points (count,) in
-    the body frame where the agent stands before it pushes."""
+    """Contacts sampled uniformly on the outline. Returns their sides (count,) and their stands
+    (count,), complex in the body frame: where the agent's centre is before the push."""
     ends = np.cumsum(np.abs(SIDE))
     along = rng.uniform(0, ends[-1], count)
     face = np.searchsorted(ends, along, side="right")
@@ -146,11 +148,11 @@ def sample(rng, count):
 
 
 def routes(start, stands, usable):
-    """The shortest ways from a point to each stand (K,) that keep clear of the T, in its frame.
+    """The shortest ways from a point to each stand (K,) that keep clear of the T, in its own frame.
 
     usable: (6,) bool, which points of the ring lie inside the world. Returns for each stand the
-    points of the ring to pass, none if the way is straight, and the lengths (K,), infinite where
-    there is no way (or no room, as in a notch).
+    indices of the points of the ring to pass, [] for a straight way, and the lengths (K,). They are
+    infinite where there is no way: also to a stand without room, as in a notch.
     """
     straight = leg(start, stands)
     enter = leg(start, RING)  # (6,)
@@ -165,8 +167,8 @@ def routes(start, stands, usable):
 
 
 def leg(a, b):
-    """Lengths of straight legs from a to b, in the body frame; infinite where one comes within
-    17.5 px of the T."""
+    """Lengths of straight legs from a to b (complex, body frame, broadcast); infinite where one
+    comes nearer to the T than 17.5 px, at any of 25 points of it."""
     a, b = np.broadcast_arrays(a, b)
     shares = np.linspace(0, 1, 25).reshape(-1, *[1] * a.ndim)
     clear = distance(a + (b - a) * shares).min(0) >= 17.5
@@ -174,8 +176,8 @@ def leg(a, b):
 
 
 def step_back(point):
-    """The way (m,) from a point to 20 px off the T, away from it in small steps: a large one gets
-    stuck in a notch."""
+    """The way (m,) from a point (complex, body frame) away from the T, until it is 20 px off. Its
+    legs are 3 px long: with longer ones it would get stuck in a notch."""
     way = [point]
     probes = 1e-3 * np.array([1, -1, 1j, -1j])
     while distance(way[-1]) < 20 and len(way) < 20:
@@ -185,14 +187,14 @@ def step_back(point):
 
 
 def escape(agent, pose):
-    """Actions (3, 2): to 18 px farther from the T's centre of gravity, and rest."""
+    """Actions (3, 2): three times the point 18 px farther from the T's centre of gravity."""
     away = agent - to_world(complex(*geometry.CENTER_OF_GRAVITY), pose)
     return as_actions(np.repeat(agent + 18 * away / max(abs(away), 1e-9), 1 + HOLD))
 
 
 def walk(way, speed):
-    """Targets (n,) along a way (m,) of straight legs, at most `speed` px a step, slower towards
-    its end."""
+    """Targets (n,) along a way (m,) of straight legs: at most `speed` px from one to the next, and
+    less towards its end. Without the start of the way."""
     travelled = np.concatenate([[0], np.cumsum(np.abs(np.diff(way)))])  # (m,)
     length = travelled[-1]
     stops = [0.0]
@@ -203,7 +205,7 @@ def walk(way, speed):
 
 
 def inside(points, margin=0):
-    """Which points of the world keep a margin from its edge."""
+    """Which points (complex) lie in the world, at least `margin` px from its edge."""
     offset = points - (1 + 1j) * WORLD_SIZE / 2
     return np.maximum(np.abs(offset.real), np.abs(offset.imag)) <= WORLD_SIZE / 2 - margin
 

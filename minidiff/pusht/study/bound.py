@@ -2,13 +2,13 @@
 
     python -m minidiff.pusht bound runs/pusht-mlp-0 other.npz
 
-Give it demonstrations that the policy was not trained on. Printed are, lower is better:
+Give it demonstrations that the policy was not trained on. It prints (lower is better):
 
-    diffusion    the bound, and where along the chain it comes from; and on a few of the plans the
-                 exact likelihood of what the probability-flow ODE samples
-    mixture      the exact likelihood
-    regression   that of a Gaussian around it, with the covariance of what it leaves of every second
-                 plan, on the others
+    diffusion    the bound, and the parts of it that come from t = 1, t = 2..T and the prior; and on
+                 a few plans -log p, where p is what the probability-flow ODE samples
+    mixture      -log p itself
+    regression   -log p of a Gaussian: its mean is the regression, its covariance is that of the
+                 errors on every second plan, and it is evaluated on the other plans
 
 All figures are nats for each number of a plan. For a policy that was trained with --relabel, the
 default, these demonstrations are relabelled, too.
@@ -22,11 +22,12 @@ from ...diffusion import variational_bound
 from ..features import PUSHT
 
 PLANS = 2000  # on which the bound is evaluated
-EXACTLY = 200  # of them, on which the likelihood along the ODE is
+EXACTLY = 200  # of these plans, on which the likelihood along the ODE is evaluated
 
 
 def in_network_units(policy, obs, actions):
-    """obs (B, obs_horizon, S), actions (B, H, D) -> x_0 (B, H, D), cond (B, F), normalised."""
+    """obs (B, obs_horizon, S), actions (B, H, D) -> x_0 (B, H, D), cond (B, F), as the network sees
+    them."""
     frame = demos.frame_of(policy.task, obs)
     cond = policy.normaliser.standardise(policy.task.features(obs, frame))
     return policy.normaliser.normalise(actions, frame), cond
@@ -35,8 +36,9 @@ def in_network_units(policy, obs, actions):
 def bound(policy, obs, actions, rng):
     """Eq. 10: the terms [L_0, .., L_T] (T+1,) of the bound of -log p(plan), averaged over B plans.
 
-    obs (B, obs_horizon, S), actions (B, H, D). Nats for each number of a plan, in the network's
-    units; in the task's, `log_scale` more. The variance is the learned one, or else beta.
+    obs (B, obs_horizon, S), actions (B, H, D). In nats for each number of a plan, and for the
+    network's units; for the task's units the sum is larger by `log_scale`. The variance is the
+    learned one where it was learned, else beta.
     """
     x0, cond = in_network_units(policy, obs, actions)
     variance = "learned" if policy.eps_theta.learned else "beta"
@@ -44,31 +46,31 @@ def bound(policy, obs, actions, rng):
 
 
 def log_likelihood(policy, obs, actions, steps=None):
-    """log p(plan) (B,), where p is the law that the probability-flow ODE samples from.
+    """log p(plan) (B,), where p is the distribution that the probability-flow ODE samples from.
 
-    obs (B, obs_horizon, S), actions (B, H, D); steps of the ODE: T if None. Nats for a whole plan,
-    in the network's units.
+    obs (B, obs_horizon, S), actions (B, H, D); steps of the ODE: T if None. In nats for a whole
+    plan, and for the network's units.
     """
     x0, cond = in_network_units(policy, obs, actions)
     return samplers.log_likelihood(policy.schedule, policy.eps_theta, x0, cond, steps)
 
 
 def log_scale(policy):
-    """The mean log of what a plan's numbers are divided by. For each number of a plan, -log p in
-    the task's units is larger by this than in the network's."""
+    """The mean of log(normaliser.scale). For each number of a plan, -log p in the task's units is
+    larger by this than in the network's."""
     return float(np.log(policy.normaliser.scale).mean())
 
 
 def mixture_nats(policy, obs, actions):
-    """-log p(plan) for each number of a plan, its mean over B plans; p: the mixture itself."""
+    """-log p(plan) in nats for each number of a plan, the mean over B plans; p is the mixture."""
     x0, cond = in_network_units(policy, obs, actions)
     loss = baselines.mixture_loss(policy.schedule, policy.eps_theta, x0, None, None, cond)
     return float(loss) + np.log(2 * np.pi) / 2
 
 
 def gaussian_nats(policy, obs, actions):
-    """The same for p = N(regression, C): C is that of what is left of every second plan, and the
-    mean is over the others. ValueError where these are too few."""
+    """The same for p = N(regression, C). C is the covariance of the errors on every second plan;
+    the mean is over the other plans. ValueError for too few plans to estimate C."""
     x0, cond = in_network_units(policy, obs, actions)
     left = x0 - baselines.network_output(policy.eps_theta, x0.shape[1:], cond)
     left = left.reshape(len(left), -1).astype(np.float64)  # (B, n)
@@ -116,7 +118,7 @@ def main(arguments):
 
 
 def of_diffusion(policy, obs, actions, rng):
-    """-> the figures by name, and the lines that say them."""
+    """The bound and the likelihood of a diffusion policy -> figures by name, and lines to print."""
     terms = bound(policy, obs, actions, rng)
     stopping.safe_point()
     few = obs[:EXACTLY], actions[:EXACTLY]

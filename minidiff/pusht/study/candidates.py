@@ -9,14 +9,14 @@ import numpy as np
 from ..env import PushTEnv
 from ..geometry import pose_error
 
-BATCH = 4  # plans sampled at once while a time budget lasts
+BATCH = 4  # plans sampled at once where there is a time budget
 
 
 def best(env, scratch, plans):
     """The best plan (H, D) of plans (K, H, D), and its outcome: the least pose error on its way.
 
-    scratch: a PushTEnv to try them in. Of plans that do equally well, as where none reaches the
-    block, the first.
+    scratch: a PushTEnv to try them in. If plans are equally good, as where none reaches the block,
+    the first of them is the best.
     """
     outcomes = []
     for plan in plans:
@@ -28,10 +28,10 @@ def best(env, scratch, plans):
 
 
 class BestOf:
-    """Decides by trying `candidates` plans; use it as the `decide` of rollout and run_episode.
+    """Chooses the best of `candidates` plans; use it as the `decide` of rollout and run_episode.
 
-    With budget_ms, each decision tries as many plans, BATCH at a time, as fit into that time (ms),
-    and at least BATCH.
+    With budget_ms, `candidates` has no effect: each decision tries as many plans, BATCH at a time,
+    as fit into that time (ms), and at least BATCH.
     """
 
     def __init__(self, policy, candidates, budget_ms=None):
@@ -39,15 +39,15 @@ class BestOf:
         self.candidates = candidates
         self.budget_ms = budget_ms
         self.scratch = PushTEnv()
-        self.tried = []  # of each decision so far: the number of plans
-        self.spent = []  # and the time, ms
+        self.tried = []  # the number of plans of each decision so far
+        self.spent = []  # the time of each decision so far, ms
 
     def start(self):
         """A fresh BestOf with the same settings, for one more episode."""
         return BestOf(self.policy, self.candidates, self.budget_ms)
 
     def cost(self):
-        """Plans tried for a decision, the mean; and milliseconds, the median."""
+        """The mean number of plans tried for a decision, and the median time of a decision, ms."""
         return float(np.mean(self.tried)), float(np.median(self.spent))
 
     def __call__(self, env, obs, rng):

@@ -4,8 +4,8 @@
     python eval.py runs/b --seed 300000 --json b.json
     python -m minidiff.pusht compare a.json b.json
 
-They are paired by seed, so the difficulty of a start cancels out, and a difference shows
-with fewer episodes than the two intervals alone would suggest.
+Episodes are paired by seed, so the difficulty of a start cancels out. So a difference shows with
+fewer episodes than the intervals of A and B alone would need.
 """
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def read(path):
 
 
 def sentence(a, b, difference):
-    """What scores.compare found, in words; a and b are the names of the two."""
+    """What scores.compare returned, in words; a and b are the names of the two files."""
     low, high = difference["score_ci95"]
     said = (f"{b} compared with {a}, {difference['n']} episodes in both:\n"
             f"score {difference['score']:+.4f}, 95 % CI [{low:+.4f}, {high:+.4f}]")

@@ -4,7 +4,7 @@ import numpy as np
 from ..env import PushTEnv
 from ..geometry import WORLD_SIZE
 
-KICKS = 20, 60  # the first step that a kick may come at, and the one after the last
+KICKS = 20, 60  # a kick comes after so many steps of the world: from 20 to below 60
 
 
 class DisturbedEnv(PushTEnv):
@@ -13,14 +13,17 @@ class DisturbedEnv(PushTEnv):
 
     kick_block      (px, degrees): once, the block jumps so far in a random direction and turns by
                     so much, either way
-    kick_agent      px: at the same moment the agent jumps, in a direction of its own
-    obs_noise       px: standard deviation of the noise on every position observed; on the angle,
+    kick_agent      px: at the same moment the agent jumps so far, in another random direction
+    obs_noise       px: standard deviation of the noise on each observed coordinate; on the angle,
                     1/60 of it in radians, which moves the bar's ends, 60 px out, by as much
-    action_latency  steps from choosing an action to carrying it out; until then the agent stays
+    action_latency  steps of the world from choosing an action to carrying it out; until the first
+                    action is carried out, the agent stays
     options         those of PushTEnv; ValueError if keypoints are to be observed
 
-    The kick comes at a step from 20 to 59, before nearly all successes. From there an episode has
-    max_steps more. What is kicked stays inside the walls, so near them it jumps less far.
+    The kick comes after 20 to 59 steps of the world, before nearly all successes. After it an
+    episode has max_steps more. A kick puts the agent at least 20 px, and the origin of the block at
+    least 80 px, inside the edge of the world. So near the edge it moves them less far, or another
+    way.
     """
 
     def __init__(self, kick_block=(0.0, 0.0), kick_agent=0.0, obs_noise=0.0, action_latency=0,
@@ -63,7 +66,7 @@ class DisturbedEnv(PushTEnv):
         return self.observed(state), *rest
 
     def kick(self):
-        """Move block and agent, now."""
+        """Move the block and the agent."""
         x, y, block_x, block_y, angle, vx, vy = self.motion
         distance, turn = self.kick_block
         block_direction, agent_direction = self.chance.uniform(0, 2 * np.pi, 2)
@@ -72,7 +75,7 @@ class DisturbedEnv(PushTEnv):
         block_y += distance * np.sin(block_direction)
         x += self.kick_agent * np.cos(agent_direction)
         y += self.kick_agent * np.sin(agent_direction)
-        # a new history begins, which counts its steps from here
+        # a new history, so the steps up to max_steps are counted from here
         super().reset(options={"order": "exact", "state": (
             within(x, 20), within(y, 20), within(block_x, 80), within(block_y, 80), angle, vx, vy)})
 

@@ -1,4 +1,4 @@
-"""How many motions does a policy see where several are equally good?
+"""Where several motions are equally good, does a policy plan all of them?
 
     python -m minidiff.pusht forks runs/a runs/b
     python -m minidiff.pusht forks runs/a --off 5
@@ -6,8 +6,8 @@
 The goal is its own mirror image, and so are some states: block and agent on the mirror's axis, the
 block upside down. There every good motion to the left has its equal to the right, and no good one
 leads straight on, through the block. With --off the agent stands so many px to the right of the
-axis, where the way on the right is a little shorter. For each policy, over many such states and
-many plans of 16 actions at each:
+axis, where the way on the right is a little shorter. Diffusion samples at temperature 1 here. For
+each policy, over many such states and many plans of 16 actions at each:
 
     left, right  the shares of plans that are more than 10 px off the axis on average, by side
     between      the share of the others
@@ -18,7 +18,8 @@ many plans of 16 actions at each:
     distance     px, root mean square over the 16 actions: from a plan to the nearest of the motions
                  that the demonstrator makes there; the median over all plans
 
-The demonstrator itself, with other random numbers, stands in the first line.
+The first line printed is the share of the states at which the demonstrator goes both ways (forks).
+The second is the demonstrator itself, with other random numbers.
 """
 import dataclasses
 import functools
@@ -41,8 +42,9 @@ SHOWN = 64  # motions of the demonstrator at each state
 
 
 def symmetric_states(count, rng, off=0.0):
-    """States (count, 5) that are their own mirror images: the block upside down, up to 60 px from
-    its goal, and the agent behind either end of it; off: px that the agent then moves across."""
+    """States (count, 5) that are their own mirror images. The block is upside down and up to 60 px
+    from its goal; the agent stands beyond one end of it. off: px by which the agent is moved across
+    the axis, so that the mirror image differs."""
     block = np.array(GOAL_POSE[:2]) + rng.uniform(-60, 60, (count, 1)) * ALONG
     side = rng.choice([-1, 1], (count, 1))
     gap = rng.uniform(90, 140, (count, 1))
@@ -54,7 +56,8 @@ def symmetric_states(count, rng, off=0.0):
 def motions(policy, state, count, rng):
     """What a policy does next from a state at rest, `count` times: actions (count, STEPS, 2).
 
-    A policy whose plans are shorter carries them out whole, and sees in between where they led it.
+    A policy whose plans are shorter than STEPS carries each out whole in a copy of the world,
+    observes, and plans again.
     """
     world = PushTEnv(state_order="exact")
     obs = np.tile(state, (count, policy.obs_horizon, 1))
@@ -69,8 +72,9 @@ def motions(policy, state, count, rng):
 
 
 def demonstrated(state, count, rng):
-    """The demonstrator's motions from a state: (count, STEPS, 2). Of a state that is its own mirror
-    image half of them are found, and the others are their mirror images (count is even)."""
+    """The demonstrator's motions from a state: (count, STEPS, 2). At a state that is its own mirror
+    image it makes half of them, and the others are their mirror images; then an odd count gives one
+    motion less."""
     scratch = PushTEnv(state_order="exact")
     is_symmetric = abs((state[:2] - state[2:4]) @ ACROSS) < 1e-6
     shown = []
@@ -85,16 +89,16 @@ def demonstrated(state, count, rng):
 
 
 def shares(plans, state):
-    """Of motions (plans, STEPS, 2) those that go left, between and right: three shares."""
+    """The shares of motions (plans, STEPS, 2) that go left, between and right."""
     off = ((plans - state[2:4]) @ ACROSS).mean(1)  # (plans,) px from the axis, where the block is
     return (off < -10).mean(), (np.abs(off) <= 10).mean(), (off > 10).mean()
 
 
 def measure(move, states, shown):
-    """The figures of the table, by name, for move(state, rng=...) -> actions (plans, STEPS, 2).
+    """The figures explained above, by name, for move(state, rng=...) -> actions (plans, STEPS, 2).
 
-    states: (S, 5). shown: for each what `demonstrated` returns. both is NaN where the demonstrator
-    goes both ways nowhere.
+    states: (S, 5). shown: what `demonstrated` returns for each of them. `both` is NaN where the
+    demonstrator goes both ways at no state.
     """
     rng = np.random.default_rng(0)
     progress = Progress("states", len(states))

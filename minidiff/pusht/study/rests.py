@@ -1,24 +1,24 @@
 """Where a policy comes to rest: it has not solved its task, and its decisions repeat.
 
-Where a decision is a function of the observation alone, and what it leads to is the same
-observation again, nothing else will ever follow: a fixed point. The agent stands still, or moves on
-a small closed path.
+Suppose a decision is a function of the observation alone, and it leads to the same observation
+again. Then it repeats for ever: a fixed point. The agent stands still, or moves on a small closed
+path.
 """
 import numpy as np
 
 from ...scoring.rollout import CHUNK, rollout
 
-STEPS = 48  # of the end of an episode, 4.8 s
-AGENT, BLOCK = 2.0, 1.0  # px
+STEPS = 48  # of the world, at the end of an episode: 4.8 s
+AGENT, BLOCK = 2.0, 1.0  # px, by which the positions of a repetition may differ
 
 
 def rests(states, action_horizon=4):
-    """Whether an episode ends at rest: its last STEPS steps repeat the last decision, or the last
-    two, again and again, the agent within AGENT px and the block's position within BLOCK px.
+    """Whether an episode ends at rest: its last STEPS steps repeat the path of the last decision,
+    or of the last two. The agent's position may differ by AGENT px, the block's by BLOCK px.
 
-    states: (n+1, 5), as rollout.rollout records them. False where there are not so many steps, or
-    decisions are longer than half of them. A policy whose actions are noisier than AGENT px
-    is never at rest, however little it achieves.
+    states: (n+1, 5), as rollout.rollout records them. action_horizon: steps of the world for a
+    decision. False for fewer steps than STEPS, or where a decision is longer than half of STEPS. A
+    policy whose actions vary by more than AGENT px is never at rest, however little it achieves.
     """
     if len(states) <= STEPS:
         return False

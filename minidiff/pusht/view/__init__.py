@@ -1,1 +1,1 @@
-"""What a person looks at: pictures, charts, films and windows."""
+"""What people look at: pictures, charts, films and windows."""

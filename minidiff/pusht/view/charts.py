@@ -1,4 +1,4 @@
-"""Line charts, for loss curves: drawn with the colours and brushes of drawing.py."""
+"""Line charts, as of the loss, with the colours and drawing functions of drawing.py."""
 import itertools
 import textwrap
 
@@ -11,7 +11,7 @@ BLACK = (0, 0, 0)
 # Okabe & Ito's palette again; the first colours differ most for colour-blind readers.
 SERIES = (BLUE, VERMILLION, GREEN, BLACK, (86, 180, 233), ORANGE, (204, 121, 167))
 WHOLE = tuple((color, False) for color in SERIES)  # lines in these colours, not dashed
-BY_T = ((230, 145, 30), (205, 80, 75), (150, 45, 130), (70, 20, 140))  # ever darker
+BY_T = ((230, 145, 30), (205, 80, 75), (150, 45, 130), (70, 20, 140))  # quarters of t, ever darker
 WIDTH, HEIGHT = 900, 500  # px of the plot, between its axes
 NAMES, SMALL = 22, 20  # px of the letters
 LOSS_TITLES = {"simple": "L_simple, lambda = {weight}", "hybrid": "L_hybrid, lambda = {weight}",
@@ -20,7 +20,7 @@ LOSS_TITLES = {"simple": "L_simple, lambda = {weight}", "hybrid": "L_hybrid, lam
 
 
 def loss(path, trainer):
-    """The loss, as means over hundredths of the run, and the loss by quarters of the chain."""
+    """Draw a Trainer's loss: means over hundredths of the run, and L_simple by quarters of t."""
     config = trainer.config
     width = max(1, trainer.n // 100)
     means = trainer.losses[:trainer.n // width * width].reshape(-1, width).mean(1)
@@ -46,10 +46,10 @@ def loss(path, trainer):
 def curves(path, series, title, xlabel, ylabel, log_y=True, note="", styles=WHOLE, words=()):
     """Write a line chart as a PNG of about 1300 x 700 px. series: list of (name, x (N,), y (N,)).
 
-    A value that is not finite (or, with log_y, not positive) leaves a gap. Each name stands right
-    of the plot, near the height where its line ends. note: grey lines under the title. styles: for
-    each series (colour, whether its line is dashed), from the first again where there are more.
-    words: list of (text, x, y), each of which stands right above its point in the plot.
+    A value that is not finite (or, with log_y, not positive) leaves a gap. Each name stands to the
+    right of the plot, near the height where its line ends. note: grey lines under the title.
+    styles: for each series (colour, whether its line is dashed); they repeat if there are more
+    series. words: list of (text, x, y), each written above and to the right of its point.
     """
     pg = drawing.load_pygame()
     data = [_points(x, y, log_y) for _, x, y in series]
@@ -125,7 +125,7 @@ def _points(x, y, log_y):
 
 
 def _pieces(points):
-    """Points (N, 2) cut where there are gaps: a list of arrays (n, 2), none of them empty."""
+    """Points (N, 2), cut at the gaps: a list of arrays (n, 2), none of them empty."""
     gap = np.isnan(points[:, 1])
     pieces = np.split(points, np.flatnonzero(np.diff(gap)) + 1)
     return [piece for piece in pieces if len(piece) and not np.isnan(piece[0, 1])]
@@ -142,7 +142,7 @@ def _dashes(points, length=9):
 def linear_axis(values, near=1.0):
     """Lowest and highest value shown, and ticks (value, text) at 1, 2 or 5 times a power of ten.
 
-    An end moves out to the next tick where that makes the axis at most the share `near` longer.
+    Each end is moved out to the next tick, if that lengthens the axis by at most the share `near`.
     """
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value only: room on both sides
@@ -184,7 +184,8 @@ def log_axis(values):
 
 
 def spread_out(wanted, apart, high):
-    """Heights near wanted (N,), in the same order, at least `apart` apart and at most `high`."""
+    """Heights near `wanted` (N,), in the same order: at least `apart` from one another, and at most
+    `high`."""
     placed = wanted.astype(float)
     order = np.argsort(wanted, kind="stable")
     for before, i in zip(order[:-1], order[1:]):

@@ -1,10 +1,10 @@
-"""Pictures of PushT: frames, film strips and a live window, all through pygame.
+"""Pictures of PushT: frames, film strips and a live window, all drawn by pygame.
 
 pygame is imported only when something is drawn, so training and scoring never need it. All but
-`Window` is drawn on plain surfaces and works where there is no display. Shapes are drawn ZOOM times
-too large and then averaged, which makes every edge smooth; text is added after that.
+`Window` works where there is no display. Shapes are drawn ZOOM times too large and then averaged,
+which makes their edges smooth. Text is added after that.
 
-The brushes below take pg, the pygame module (`load_pygame`), and a surface to draw on.
+Most functions here take pg, the pygame module (`load_pygame`), and a surface to draw on.
 """
 import functools
 import io
@@ -23,7 +23,7 @@ VERMILLION, ORANGE = (213, 94, 0), (230, 159, 0)
 BLOCK, GOAL = (126, 184, 222), (198, 233, 221)  # paler BLUE and GREEN, which edge them
 PAPER, FLOOR = (255, 255, 255), (250, 250, 247)
 INK, GREY, GRID = (40, 40, 40), (105, 105, 105), (226, 226, 222)
-FONTS = "helveticaneue,segoeui,dejavusans,liberationsans,arial"  # the first found, else pygame's
+FONTS = "helveticaneue,segoeui,dejavusans,liberationsans,arial"  # first found, else pygame's own
 CONTOUR = [0, 1, 2, 5, 6, 7, 4, 3, 0]  # around the T through its keypoints, and back to the first
 WALLS = np.array([[5, 506], [5, 5], [506, 5], [506, 506], [5, 506]])
 ZOOM = 3
@@ -82,8 +82,8 @@ def cross(pg, canvas, unit, target):
 
 
 def close_up(state, plans=None, target=None, size=512, view=(0, 0, WORLD_SIZE)):
-    """The part of a `frame` in `view`, its left, top and side in px of the world. Here the line of
-    each plan starts at the agent."""
+    """A part of a `frame`, (size, size, 3) uint8. view: the left, top and side of this square, px
+    of the world. Here the line of each plan starts at the agent."""
     unit = size / view[2]
     if plans is not None:
         plans = np.insert(plans, 0, state[:2], axis=1)
@@ -93,8 +93,8 @@ def close_up(state, plans=None, target=None, size=512, view=(0, 0, WORLD_SIZE)):
 
 
 def view_of(frames):
-    """The smallest square (left, top, side), px, that holds all that frames of states as in
-    `film_strip` show, with 10 px around it where the walls allow."""
+    """The smallest square (left, top, side), px of the world, that holds all that is drawn in
+    frames of states (see `film_strip`), with 10 px around it as far as the world reaches."""
     points = []
     for state, _, *given in frames:
         points += [state[:2] - AGENT_RADIUS, state[:2] + AGENT_RADIUS]
@@ -109,12 +109,15 @@ def view_of(frames):
 def film_strip(path, rows, size=160, near=False):
     """Write a PNG with an episode per row.
 
-    rows: list of (label, frames, footer); frames: list of (state, caption), or (state, caption,
+    rows: list of (label, frames, footer). frames: list of (state, caption), or (state, caption,
     plans), or (state, caption, plans, target) with plans and target as in `frame`, or (picture,
-    caption), a picture (height, width, 3) uint8. Label and footer (lines) stand left of the frames,
-    each caption (lines) under its frame, what the colours of states mean on top. size: px per frame
-    where it is shown; the file holds twice as many, for crisp screens. near: the frames of a row
-    show no more of the world than their `view_of`. Raises ValueError for a row without frames.
+    caption) with a picture (height, width, 3) uint8. Label and footer stand to the left of the
+    frames, each caption under its frame; footer and caption may have several lines. A legend of the
+    colours stands on top, unless the frames are pictures.
+
+    size: px of a frame as it is to be shown; the file has twice as many, for screens of high
+    resolution. near: the frames of a row show only their `view_of`. Raises ValueError for no rows,
+    or a row without frames.
     """
     if not rows or not all(frames for _, frames, _ in rows):
         raise ValueError("film_strip: it takes at least one row, and at least one frame in each")
@@ -163,7 +166,7 @@ def film_strip(path, rows, size=160, near=False):
 
 
 def save_png(path, array):
-    """Write array, (height, width, 3) uint8, as a PNG: all of it or nothing, never half a file.
+    """Write array, (height, width, 3) uint8, as a PNG: never half a file.
 
     Raises ValueError for another shape or type, OSError where it cannot be written.
     """
@@ -185,7 +188,8 @@ def save_screen(path):
 def save_animation(path, frames, fps=10, effort=6):
     """Write frames, arrays as for `save_png`, as an animation: .webp, .gif or .png by its name.
 
-    fps: frames a second, one number, or one for each frame. effort: of WebP to save space, 0 to 6.
+    fps: frames a second, one number, or one for each frame. effort: 0 to 6; more makes a smaller
+    .webp, more slowly.
 
     Raises RuntimeError without Pillow, which writes the format.
     """
@@ -199,7 +203,7 @@ def save_animation(path, frames, fps=10, effort=6):
 
 
 class Window:
-    """A live window: `show(frame)` displays a picture, at most fps of them a second.
+    """A live window: `show(frame)` displays a picture, at most fps pictures a second.
 
     Raises RuntimeError where there is no display.
     """
@@ -233,7 +237,7 @@ class Window:
     def stage(self, width, height):
         """The surface of a window that may be resized; at first as large as the desktop allows.
 
-        width, height: its proportions.
+        width, height: at first it has their ratio.
         """
         pg = self.pg
         if self.screen is None:
@@ -247,7 +251,7 @@ class Window:
     def events(self):
         """pygame's events since the last call. The close button, Esc and q close the window.
 
-        Call it often: a window whose events nobody takes is greyed out as "not responding".
+        Call it often: else the desktop takes the window for one that does not respond.
         """
         if not self.open:
             return []
@@ -271,7 +275,7 @@ class Window:
         return self.open
 
     def close(self):
-        """Close the window; harmless when it is closed already."""
+        """Close the window, unless it is closed already."""
         self.open, self.screen = False, None
         self.pg.display.quit()
 
@@ -301,7 +305,8 @@ def load_pillow():
 
 
 def _checked(name, values, shape):
-    """values as floats of that shape (None: any length), clipped to what pygame's integers hold."""
+    """values as floats, clipped to a range that pygame can draw. ValueError unless they are finite
+    and have this shape (None: any length)."""
     values = np.asarray(values, float)
     fits = values.ndim == len(shape)
     if not fits or any(want not in (None, got) for want, got in zip(shape, values.shape)):
@@ -329,7 +334,7 @@ def to_pixels(surface):
 
 
 def scaled(pg, picture, size):
-    """A picture as a surface of size x size px; what is not square is centred."""
+    """A picture as a surface of size x size px; one that is not square is centred."""
     height, width = picture.shape[:2]
     box = round(size * width / max(height, width)), round(size * height / max(height, width))
     surface = blank(pg, size, size, PAPER)
@@ -347,7 +352,8 @@ def shrink(pg, surface):
 
 
 def stroke(pg, surface, points, color, width):
-    """A line through points (N, 2) with round joints, which pygame lacks; one point gives a dot."""
+    """Draw a line through points (N, 2), with round joints, which pygame lacks; one point is a
+    dot."""
     for a, b in zip(points[:-1], points[1:]):
         dx, dy = b - a
         if dx or dy:
@@ -359,24 +365,25 @@ def stroke(pg, surface, points, color, width):
 
 @functools.lru_cache(32)
 def font(pg, size):
-    """The font of all texts, so many px high."""
+    """The font of all texts. size: its height, px."""
     return pg.font.Font(pg.font.match_font(FONTS), size)
 
 
-@functools.lru_cache(128)  # most of what a window says stays as it is from picture to picture
+@functools.lru_cache(128)  # most texts of a window are the same in its next picture
 def render_text(pg, text, size, color=INK):
-    """A line of text as a surface of its own, to `put` somewhere."""
+    """A line of text as a surface of its own, for `put`. size: of the font, px."""
     return font(pg, size).render(str(text), True, color)
 
 
 def put(canvas, surface, x, y, across=0.0, down=0.0):
-    """Put a surface so that (x, y) lies that share of its width and height into it."""
+    """Draw a surface onto the canvas. (x, y) is the place of its left upper corner; across and down
+    are shares of its width and height by which it is moved to the left and up."""
     corner = (x - across * surface.get_width(), y - down * surface.get_height())
     canvas.blit(surface, corner)
 
 
 def legend(pg, plans=False, target=False):
-    """A line, as a surface, that names what a `frame` shows; plans, target: also these."""
+    """A row of names for what a `frame` shows, as a surface. plans, target: name these, too."""
     entries = [(GOAL, GREEN, "goal", 3, 28),  # fill, edge, name, radius of the corners, height
                (BLOCK, BLUE, "block", 3, 28), (VERMILLION, VERMILLION, "agent", 14, 28)]
     if plans:

@@ -18,15 +18,15 @@ from ..features import PUSHT
 from ..geometry import SUCCESS_COVERAGE, coverage
 from . import drawing
 
-ABREAST = 16  # episodes in an animation: no screen is wider, and a frame of WebP ends at 16,383 px
+ABREAST = 16  # episodes side by side: more fit no screen, and WebP ends at a width of 16,383 px
 
 
 def film(path, policy, seeds, noise_seed=0, frames=8, before=None, make_env=None):
     """Draw episodes as a film strip: for each a row of evenly spaced frames, from start to end.
 
-    path: a .png. before: the policy before its training; its row then stands above that of the
-    trained one, from the same start. Raises ValueError or OSError, before the first episode, for a
-    path that cannot be written, and RuntimeError without pygame.
+    path: a .png. before: the policy before its training, or None. Its row stands above that of the
+    trained one, from the same start. Raises ValueError or OSError for a path that cannot be
+    written, and RuntimeError without pygame, all before the first episode.
     """
     _check_path(path, (".png",))
     played = {"before training\n": before, "after training\n": policy} if before else {"": policy}
@@ -47,7 +47,8 @@ def film(path, policy, seeds, noise_seed=0, frames=8, before=None, make_env=None
 
 
 class Filmed:
-    """A world that keeps a small picture of each of its moments."""
+    """A world that renders itself after its reset and after each step, and keeps the pictures
+    small: at most 400 px wide and high."""
 
     def __init__(self, env):
         self.env = env
@@ -70,7 +71,8 @@ class Filmed:
 
 
 def rendered(path, before, after, seeds, frames=8):
-    """Draw episodes of any task whose world can render(): as `film`, from its own pictures."""
+    """Draw episodes of any task as a film strip, from the pictures that its world's render()
+    returns: before and after training. Errors as for `film`, and ValueError for other pictures."""
     _check_path(path, (".png",))
     rows = []
     for seed in seeds:
@@ -86,11 +88,12 @@ def rendered(path, before, after, seeds, frames=8):
 
 
 def animation(path, policy, seeds, noise_seed=0, plans=8, size=240, make_env=PushTEnv):
-    """Draw episodes next to each other, step by step, with several plans at each decision.
+    """Draw episodes side by side as an animation, with several plans at each decision.
 
-    path: .webp or .gif. The first of the plans is carried out. An episode that is over waits for
-    the others. Errors as for `film`, ValueError for more than ABREAST seeds, and RuntimeError
-    without Pillow.
+    path: .webp or .gif. A frame is one step of the world. plans: how many are shown, of which the
+    first is carried out. size: px of a world. An episode that is over shows its last frame until
+    the others are over. Errors as for `film`, ValueError for more than ABREAST seeds, and
+    RuntimeError without Pillow.
     """
     _check_path(path, (".webp", ".gif"))
     if len(seeds) > ABREAST:
@@ -125,7 +128,7 @@ def _moving(policy, seed, noise_seed, plans, size, make_env):
 
 
 def _check_path(path, suffixes):
-    """Raise for a picture that could not be saved, before anyone waits for it."""
+    """Raise for a picture that could not be saved, before the episodes are run."""
     drawing.load_pygame()
     if Path(path).suffix not in suffixes:
         raise ValueError(f"{path}: the name of this picture must end in {' or '.join(suffixes)}")
@@ -137,10 +140,10 @@ def main(arguments):
                              usage="%(prog)s [RUN] FILE [options]")
     options.add_arguments(parser)
     parser.add_argument("file", type=options.named, metavar="FILE",
-                        help="the picture: .png, or moving .webp or .gif")
+                        help="the film strip, .png, or the animation, .webp or .gif")
     add = parser.add_argument_group("what to film").add_argument
     add("--episodes", type=options.bounded(int, 1, 100), default=4, metavar="N",
-        help=f"how many, moving at most {ABREAST} (default: 4)")
+        help=f"how many, in an animation at most {ABREAST} (default: 4)")
     add("--seed", type=options.seed, default=5000, help="of the first episode (default: 5000)")
     args = parser.parse_intermixed_args(arguments)  # options may stand between RUN and FILE
     if Path(args.file).suffix not in (".png", ".webp", ".gif"):

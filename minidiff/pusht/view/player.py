@@ -1,4 +1,4 @@
-"""A policy that plays in a world of its own, a step of its denoising chain at a time."""
+"""A policy that plays an episode in its own world, one step of the denoising chain at a time."""
 import dataclasses
 import time
 
@@ -13,11 +13,11 @@ from ..geometry import CENTER_OF_GRAVITY
 from ..study.candidates import best
 from ..study.disturbances import DisturbedEnv
 
-REACH = (85.0, 427.0)  # where the T's centre of gravity may be put: it stays between the walls
+REACH = (85.0, 427.0)  # px, for x and y of the T's centre of gravity: so the T is between the walls
 
 
 class Witness:
-    """An eps_theta that notes what it was asked and what it said: a list of (x_t, t, eps)."""
+    """An eps_theta that records its calls: a list of (x_t, t, eps)."""
 
     def __init__(self, eps_theta):
         self.eps_theta = eps_theta
@@ -38,11 +38,12 @@ class Witness:
 
 
 def denoising(policy, obs, rng):
-    """policy.denoise with what the network predicts: yields t, x_t and the predicted x_0.
+    """As policy.denoise, with what the network predicts: yields t, x_t and the predicted x_0.
 
-    Both are actions (B, H, D). A sampler first asks for the noise of the x_t that it has yielded,
-    so the predicted x_0 costs nothing; it is bounded as the samplers bound it. Where nothing was
-    asked, as by a regression, only the end is yielded: t = 0, where x_0 is what it is.
+    x_t and x_0 are actions (B, H, D). A sampler first calls eps_theta with the x_t that it has just
+    yielded, so the predicted x_0 costs no further call; it is clipped as the samplers clip it. At
+    the end t is 0 and both are the plans. A sampler that never calls eps_theta, as a regression,
+    yields this end alone.
     """
     frame = frame_of(policy.task, obs)
     witness = Witness(policy.eps_theta)
@@ -59,25 +60,29 @@ def denoising(policy, obs, rng):
 
 
 class Player:
-    """A policy at work. candidates: plans sampled for each decision, of which the best, tried in
-    the simulator, is carried out."""
+    """A policy, its world and the state of its denoising chain.
+
+    candidates: plans sampled for each decision, of which the best, tried in the simulator, is
+    carried out. With action latency the policy sees the state that its next action will meet (see
+    EstimatingEnv).
+    """
 
     def __init__(self, policy, noise_seed, max_steps, seeding, candidates):
         self.policy = policy
         self.noise_seed, self.max_steps, self.seeding = noise_seed, max_steps, seeding
         self.candidates = candidates
-        self.latency = 0  # steps
+        self.latency = 0  # steps of the world
         self.scratch = PushTEnv()
         self.ended = "not begun"  # words; "" while an episode goes on
         self.forget()
 
     def forget(self):
-        """What was measured so far belongs to other settings than those from now on."""
+        """Forget the measurements so far, as after a change of the settings."""
         self.decisions = []  # milliseconds
         self.solved, self.played = 0, 0  # episodes
 
     def start(self, seed):
-        """Begin an episode."""
+        """Begin an episode from the start of a seed."""
         self.rng = np.random.default_rng([self.noise_seed, seed])
         self.world = DisturbedEnv(seeding=self.seeding, action_latency=self.latency)
         self.env = EstimatingEnv(lambda: self.world)  # what the policy sees of it
@@ -94,28 +99,28 @@ class Player:
         obs = np.repeat(history(self.seen, policy.obs_horizon)[None], self.candidates, 0)
         self.chain = denoising(policy, obs, self.rng)  # None once a plan is chosen
         self.states = []  # t, x_t, predicted x_0; from T down to 0
-        self.shown = -1  # which of them is looked at
+        self.shown = -1  # index of the state that is shown
         self.spent = 0.0  # s
         self.chosen = 0 if self.candidates == 1 else None
         self.carried_out = 0  # actions of the chosen plan
 
     @property
     def plans(self):
-        """Those of the end of the chain, (K, H, 2)."""
+        """The plans that the chain has come to, (K, H, 2)."""
         return self.states[-1][1]
 
     @property
     def state(self):
-        """t, x_t and predicted x_0 that are looked at; None before the first."""
+        """t, x_t and predicted x_0 that are shown; None before the first."""
         return self.states[self.shown] if self.states else None
 
     @property
     def denoises(self):
-        """Whether its plans come out of noise; a baseline's chain has a single state."""
+        """Whether its sampler denoises; the chain of a baseline has a single state."""
         return self.chain is not None or len(self.states) > 1
 
     def look(self, t):
-        """Look at the state of the whole chain whose timestep is nearest to t."""
+        """Complete the chain, and show its state whose timestep is nearest to t."""
         self.decide()
         self.shown = int(np.abs([state[0] - t for state in self.states]).argmin())
 
@@ -124,7 +129,7 @@ class Player:
         return 1 - self.states[-1][0] / self.policy.schedule.T if self.states else 0.0
 
     def denoise(self):
-        """One step of the chain, or, at its end, the choice of a plan."""
+        """Take one step of the chain or, at its end, choose a plan."""
         began = time.perf_counter()
         state = next(self.chain, None)
         if state is not None:
@@ -139,12 +144,12 @@ class Player:
             self.decisions.append(1000 * self.spent)
 
     def decide(self):
-        """All of the chain that is left."""
+        """Take all steps that are left of the chain, and choose a plan."""
         while self.chain is not None:
             self.denoise()
 
     def step(self):
-        """Carry out the next action of the plan; begin a new plan where it is time for one."""
+        """One step of the world: the next action of the plan. Then begin a new plan, if due."""
         self.decide()
         action = self.plans[self.chosen][self.carried_out]
         state, _, solved, _, info = self.env.step(action)
@@ -165,7 +170,8 @@ class Player:
             self.replan()
 
     def move(self, centre, angle):
-        """Put the T's centre of gravity (complex, px) there, within REACH. Forget the past."""
+        """Move the T: its centre of gravity to `centre` (complex, px; within REACH), its angle to
+        `angle`. The history that the policy sees begins anew."""
         centre = complex(np.clip(centre.real, *REACH), np.clip(centre.imag, *REACH))
         corner = centre - np.exp(1j * angle) * complex(*CENTER_OF_GRAVITY)
         agent_x, agent_y, _, _, _, *velocity = self.world.motion

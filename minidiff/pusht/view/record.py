@@ -1,8 +1,8 @@
 """Demonstrations of your own: push the T with the mouse, at ten steps a second.
 
-They go into a file for train.py --demos, which holds what minidiff/demos.py describes (state,
-action, episode_ends) and for each episode the `seed` of its start. An episode that is kept stands
-in the file at once, so whatever happens later costs the episode in progress at most.
+They go into a file for train.py --demos. It holds what minidiff/demos.py describes (state, action,
+episode_ends), and for each episode the `seed` of its start. An episode that is kept is written at
+once, so at most the episode in progress can be lost.
 """
 import math
 import shlex
@@ -21,10 +21,10 @@ from . import drawing, windows
 from .drawing import INK, ORANGE, VERMILLION
 from .windows import UNIT, VIEW, Clock, key_name
 
-FIRST_SEED = 9000  # of a new file: no start of expert.npz, and none of those that score a policy
-GRASP = 22  # px from the agent's middle, within which the pointer takes it
+FIRST_SEED = 9000  # of a new file: none of expert.npz's seeds, nor of those that score by default
+GRASP = 22  # px from the agent's centre, within which the pointer takes it
 FEW = 100  # demonstrations; see RESULTS.md, "Going on from other weights"
-AFTERGLOW = 2.5  # s for which the end of an episode is shown: time to think better of it
+AFTERGLOW = 2.5  # s for which the end of an episode is shown, and it can still be thrown away
 EMPTY = {"state": np.zeros((0, 5), np.float32), "action": np.zeros((0, 2), np.float32),
          "episode_ends": np.zeros(0, np.int64), "seed": np.zeros(0, np.int64)}
 HELP = (("pointer", "takes the agent; outside the world, time stands still"),
@@ -41,10 +41,10 @@ KEYS = "x  throw this episode away     Enter  keep it unfinished     h  help    
 
 
 class Record:
-    """Someone at the mouse. Episodes go into the file at `path`.
+    """The game in which a person demonstrates. Episodes go into the file at `path`.
 
-    seed: of the first start; by default the one after the last in the file. Raises ValueError for a
-    file that was not recorded here.
+    seed: of the first start; by default one more than the largest in the file, and at least
+    FIRST_SEED. Raises ValueError for a file that was not recorded here.
     """
 
     def __init__(self, path, seed=None, seeding="legacy", now=time.monotonic):
@@ -55,19 +55,20 @@ class Record:
         self.start(max([FIRST_SEED - 1, *read(path)["seed"]]) + 1 if seed is None else seed)
 
     def start(self, seed):
-        """Begin an episode. Time stands still until the pointer takes the agent."""
+        """Begin an episode. The world stands still until the pointer takes the agent."""
         self.seed = int(seed) % options.SEEDS  # after the last one comes 0
         state, info = self.env.reset(seed=self.seed)
         self.coverage = info["coverage"]
         self.states, self.actions = [state], []
         self.pointer = None  # x, y (px of the world), or None outside of it
         self.in_hand = False
-        self.ended = None  # or (seconds, words), once it is kept
+        self.ended = None  # or (time in s, words), once the episode is kept
         self.fresh = True
         self.episodes = len(read(self.path)["seed"])
 
     def update(self):
-        """Step the world if someone holds the agent and it is time. There is never more to do."""
+        """Step the world, if the pointer holds the agent and the step is due. Returns False: there
+        is never more to do at once."""
         if self.ended:
             if self.clock.now() > self.ended[0] + AFTERGLOW:
                 self.start(self.seed + 1)
@@ -79,7 +80,7 @@ class Record:
         return False
 
     def step(self):
-        """Send the agent to the pointer, and write both down."""
+        """Send the agent to the pointer, and record the action and the next state."""
         state, _, solved, _, info = self.env.step(self.pointer)
         self.states.append(state)
         self.actions.append(self.pointer)
@@ -89,7 +90,7 @@ class Record:
             self.keep("solved, and kept")
 
     def keep(self, words):
-        """End the episode, into the file."""
+        """End the episode, and write it into the file."""
         append(self.path, self.states[:-1], self.actions, self.seed)
         self.ended = self.clock.now(), words
         self.episodes += 1
@@ -113,7 +114,7 @@ class Record:
                 self.start(self.seed + 1)
 
     def point(self, x, y):
-        """The pointer is at a pixel of the window. It takes the agent where it comes near."""
+        """The pointer is at (x, y), px of the page. It takes the agent if it is near."""
         if 0 <= x < VIEW and 0 <= y < VIEW:
             self.pointer = (x / UNIT, y / UNIT)
             near = math.dist(self.pointer, self.states[-1][:2]) < GRASP
@@ -144,7 +145,7 @@ class Record:
             windows.overlay(pg, screen, HELP, COLOURS)
 
     def summary(self):
-        """What there is to say at the end: the command that trains on the file."""
+        """What is printed at the end: what was kept, and the command that trains on it."""
         if not self.episodes:
             return "nothing was kept"
         steps = len(read(self.path)["state"])
@@ -164,7 +165,7 @@ def counted(episodes):
 
 
 def read(path):
-    """The arrays of a file of recorded episodes; EMPTY if it is not there.
+    """The arrays of a file of recorded episodes; EMPTY if there is no such file.
 
     Raises ValueError for a damaged file, and for one that was not recorded here.
     """
@@ -172,7 +173,7 @@ def read(path):
         return EMPTY
     arrays = demos.read(path, tuple(EMPTY))
     data = demos.check(arrays, PUSHT, path)
-    _, names = read_npz(path, ())  # others would be lost when an episode is added
+    _, names = read_npz(path, ())  # other arrays would be lost when an episode is added
     whole = set(names) == set(EMPTY)
     if whole:
         seeds = arrays["seed"]
@@ -197,7 +198,7 @@ def append(path, states, actions, seed):
 
 
 def drop_last(path):
-    """Take the last episode out of a file; the file goes with the only one."""
+    """Remove the last episode from a file; if it is the only one, remove the file."""
     old = read(path)
     if len(old["seed"]) == 1:
         Path(path).unlink()

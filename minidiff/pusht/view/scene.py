@@ -1,4 +1,4 @@
-"""What the window of a policy shows: its plans in the world, and the chain that makes them."""
+"""What the window `watch` shows: plans in the world, and the denoising chain that makes them."""
 import numpy as np
 
 from . import windows
@@ -7,7 +7,7 @@ from .windows import HEIGHT, LEFT, ROOM, WIDTH, Page
 
 PALE = (196, 196, 192)
 BAR = LEFT, 126, ROOM, 12  # left, top, width, height of the noise bar, on the page
-LOWER = 294  # below what explains the chain
+LOWER = 294  # y on the page, below the panel that explains the chain
 
 
 def world(pg, screen, player, **place):
@@ -20,17 +20,18 @@ def world(pg, screen, player, **place):
 
 
 def attached(state, agent):
-    """A state of the chain whose plans begin where the agent is, (2,)."""
+    """A state of the chain (t, x_t, predicted x_0) with the agent's position (2,) put in front of
+    each plan, so that its line begins at the agent."""
     t, *plans = state
     start = np.tile(agent, (len(plans[0]), 1, 1))
     return t, *(np.concatenate([start, part], 1) for part in plans)
 
 
 def fan(pg, canvas, unit, state, chosen, upcoming):
-    """Draw the plans of a state of the chain (t, x_t, predicted x_0), or None.
+    """Draw the plans of a state of the chain (t, x_t, predicted x_0). For None, draw nothing.
 
-    In the chain: x_t faint, the predicted x_0 bold. At its end: the chosen plan (or None) bold,
-    with its upcoming actions (a slice), the others faint.
+    Above t = 0: x_t pale, the predicted x_0 dark. At t = 0: the chosen plan (an index, or None)
+    bold, with dots at its upcoming actions (a slice), and the others thin.
     """
     if state is None:
         return
@@ -52,7 +53,7 @@ def fan(pg, canvas, unit, state, chosen, upcoming):
 
 
 def line(pg, canvas, unit, plan, color, width):
-    """A plan (H, 2) and a dot where it ends."""
+    """Draw a plan (H, 2), and a dot at its end."""
     plan = np.clip(plan, -512, 1024) * unit
     if len(plan) > 1:
         pg.draw.lines(canvas, color, False, plan.tolist(), width)
@@ -60,7 +61,7 @@ def line(pg, canvas, unit, plan, color, width):
 
 
 def chain(pg, screen, player):
-    """Draw which state of the denoising chain is shown, on a bar, and what its numbers mean."""
+    """Draw the panel that explains the chain: a bar for the t that is shown, and x_t in numbers."""
     page = Page(pg, screen)
     schedule = player.policy.schedule
     left, top, width, height = BAR
@@ -93,7 +94,7 @@ def chain(pg, screen, player):
 
 
 def on_bar(x, y):
-    """Is this place of the page on the noise bar, or near enough?"""
+    """Whether this place of the page is on the noise bar, or close to it."""
     left, top, width, height = BAR
     return -12 <= x - left <= width + 12 and abs(y - top - height / 2) <= 16
 
@@ -104,7 +105,8 @@ def t_on_bar(x, T):
 
 
 def beside(pg, screen, players, word, keys):
-    """Draw two or three worlds side by side. players: name -> Player. word: what all of them do."""
+    """Draw two or three worlds side by side. players: name -> Player. word: the text below them,
+    keys: the line of keys."""
     page = Page(pg, screen)
     screen.fill(PAPER)
     size = min((WIDTH - 16) / len(players) - 16, 420)
@@ -124,5 +126,5 @@ def beside(pg, screen, players, word, keys):
 
 
 def tally(player):
-    """How many of the episodes that came to an end were solved."""
+    """How many of the finished episodes were solved, in words."""
     return f"solved {player.solved} of {player.played}"

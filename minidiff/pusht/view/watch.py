@@ -1,6 +1,6 @@
-"""A window in which a policy plays, with its plans as they come out of the noise.
+"""A window in which a policy plays, and its plans form out of noise.
 
-The mouse takes part: it moves the T, and goes back along the denoising chain. h tells the keys.
+The mouse moves the T, and t along the denoising chain. The key h explains the keys.
 """
 import contextlib
 import math
@@ -19,10 +19,10 @@ from .player import Player
 from .windows import UNIT, Clock, key_name
 
 CANDIDATES = 16
-LATENCIES = (0, 2, 4, 8)  # steps, to choose from by l
-PERIODS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05, 0.025)  # s per step, to choose from by - and +
-SLICE = 0.015  # s of denoising after which events get their turn
-PATIENCE = 2.5  # s for which the first plan of an episode is seen to form, at most 25 periods
+LATENCIES = (0, 2, 4, 8)  # steps of the world, chosen by the key l
+PERIODS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05, 0.025)  # s per step of the world, by the keys - and +
+SLICE = 0.015  # s of denoising before the window's events are handled again
+PATIENCE = 2.5  # s for which the first plan of an episode is shown forming, at most 25 periods
 AFTERGLOW = 1.5  # s for which the end of an episode is shown
 HELP = (("space", "pause, or go on"), ("→ or .", "one step"), ("−  +", "slower, faster"),
         ("r", "the same start again"), ("b  n", "the start before, the next one"),
@@ -40,12 +40,12 @@ NO_OTHERS = ("To see others beside: python train.py --objective mse --out runs/m
 
 
 class Watch:
-    """A policy at work. policies: name -> DiffusionPolicy, in the order of the key s. beside: name
-    -> DiffusionPolicy, others that the key d shows.
+    """The game that shows a policy. policies: name -> DiffusionPolicy, in the order of the key s.
+    beside: name -> DiffusionPolicy, others that the key d shows.
 
-    The denoising chain is a generator, from which a Watch takes as many steps as there is time for
-    before the world's next step. A quick chain is spread out, to be seen; a slow one delays the
-    pictures before it delays the world.
+    The denoising chain is a generator. Between two steps of the world a Watch takes its steps one
+    by one. Those of a quick chain are spread over the time until the next step of the world, so
+    that they can be seen. A slow chain first delays the pictures, and only then the world.
     """
 
     def __init__(self, policies, seed, noise_seed, max_steps, seeding, candidates, beside=(),
@@ -66,7 +66,7 @@ class Watch:
 
     @property
     def players(self):
-        """Those whose worlds are shown."""
+        """The Players whose worlds are shown."""
         return [self.player, *(self.others.values() if self.abreast else ())]
 
     @property
@@ -74,12 +74,12 @@ class Watch:
         return [player for player in self.players if not player.ended]
 
     def start(self, seed):
-        """Begin an episode, the same for all."""
+        """Begin an episode, from the same start for all players."""
         self.seed = seed % options.SEEDS  # after the last one comes 0
         for player in self.players:
             player.start(self.seed)
-        self.over = None  # or the seconds when all had ended
-        self.grip = None  # or (how, offset) while the mouse holds the T, or the bar
+        self.over = None  # or the time, s, at which all episodes had ended
+        self.grip = None  # or ("drag", "turn" or "look", offset) while the mouse holds T or bar
         self.fresh = True
         self.clock.restart()
 
@@ -92,7 +92,7 @@ class Watch:
                 self.start(self.seed + 1)
             return False
         first = not any(player.steps for player in self.players)
-        span = 0.7 * clock.period  # the choice takes time as well
+        span = 0.7 * clock.period  # the rest is for choosing a plan
         if still:
             span = 1.0
         elif first:
@@ -110,7 +110,8 @@ class Watch:
         return bool(self.behind(span))
 
     def behind(self, span):
-        """Whose chain must go on now, to be complete `span` seconds after the world's last step?"""
+        """The players whose chain must go on now, to be complete `span` seconds after the last step
+        of the world."""
         share = (self.clock.now() - self.clock.last) / span
         return [player for player in self.playing
                 if player.chain is not None and player.progress() <= share]
@@ -174,7 +175,7 @@ class Watch:
             self.save(".webp", self.film.save)
 
     def settle(self, candidates, latency):
-        """Other settings, for all: what was measured before is forgotten."""
+        """Change settings, for all players, and forget what was measured with the old ones."""
         for player in self.players:
             player.candidates, player.latency = candidates, latency
             player.forget()
@@ -204,7 +205,7 @@ class Watch:
             self.mouse_at(complex(*event.pos) / UNIT, centre, pose)
 
     def mouse_at(self, pointer, centre, pose):
-        """The mouse, which holds something, is at a point of the world (complex, px)."""
+        """The mouse, which holds the T or the bar, is at a point of the world (complex, px)."""
         how, offset = self.grip
         if how == "look":
             self.player.look(scene.t_on_bar(pointer.real * UNIT, self.player.policy.schedule.T))
@@ -219,10 +220,10 @@ class Watch:
             return
         self.player.move(centre, angle)
         if self.paused:
-            self.player.replan()  # else the next plan comes soon enough
+            self.player.replan()  # if not paused, the next plan comes soon by itself
 
     def save(self, suffix, write):
-        """Write a file of a name that is free, and say so, or why not."""
+        """Write a file with a new name, and show this name, or why it was not written."""
         path = windows.free_name(f"minidiff-{self.seed}-{self.player.steps}", suffix)
         try:
             write(path)
@@ -259,7 +260,7 @@ class Watch:
         self.film.add(pg, screen, self.clock.now())
 
     def settings(self):
-        """What the keys have set, and what it costs."""
+        """The settings that the keys have made, the time of a decision and the speed, in words."""
         player = self.player
         plans = "a single plan"
         if player.candidates > 1:
@@ -270,7 +271,7 @@ class Watch:
                 f"{self.clock.rate()}, {self.clock.dropped} of {self.clock.steps} steps late")
 
     def summary(self):
-        """What there is to say at the end, in a line."""
+        """What is printed at the end, in a line."""
         decisions = self.player.decisions
         ms = f"{np.median(decisions):.0f} ms" if decisions else "–"
         return (f"{self.clock.steps} steps on the clock, {self.clock.dropped} late; "
@@ -283,13 +284,14 @@ def label(sampler, steps=None):
 
 
 def every_sampler(args, first, meta):
-    """label -> DiffusionPolicy: `first`, as args ask for it, then by all its other samplers."""
+    """label -> DiffusionPolicy: `first`, with the sampler that args ask for, then the same policy
+    with each other sampler that fits it."""
     names = beyond.OBJECTIVES[meta["config"]["objective"]].samplers
     policies = {label(args.sampler or names[0], args.sampler_steps): first}
     for name in names:
         own = {"steps": min(4, first.schedule.T)} if name == "ddim" else {}
         if label(name, **own) not in policies:
-            with contextlib.suppress(ValueError):  # a sampler that does not take such options
+            with contextlib.suppress(ValueError):  # a sampler that does not take these options
                 policies[label(name, **own)], _ = beyond.load(
                     args.run or SHIPPED_POLICY, PUSHT, name, args.guidance, args.action_horizon,
                     args.temperature, **own)
@@ -297,7 +299,7 @@ def every_sampler(args, first, meta):
 
 
 def others(args):
-    """"sampler: run" -> DiffusionPolicy, for each of args.beside."""
+    """"sampler: run" -> DiffusionPolicy, for each run of args.beside."""
     options.distinct(args.beside)
     policies = {}
     for run in args.beside:
@@ -319,7 +321,7 @@ def main(arguments):
     add("--max-steps", type=options.bounded(int, 1, 1_000_000), default=300, metavar="N",
         help="an episode ends after so many steps, or with success (default: 300)")
     add("--beside", nargs="+", default=[], type=options.named, metavar="RUN",
-        help="one or two runs, as of --objective mse, mixture, to see beside by the key d")
+        help="one or two runs, as of --objective mse, which the key d shows beside RUN")
     add("--seeding", choices=("legacy", "modern"), default="legacy",
         help="how a seed becomes a start (default: legacy)")
     args = parser.parse_args(arguments)

@@ -1,12 +1,12 @@
 """What the windows share: the clock of the world, the loop that plays a game, and its picture.
 
-A game is a `Watch` (watch.py) or a `Record` (record.py). `play` calls its `handle(event)`, for keys
-and mouse; its `update()`, which does what is due and returns whether there is more to do at once;
-and its `draw(screen)`, where `fresh` says that the last picture is out of date.
+A game is a `Watch` (watch.py) or a `Record` (record.py). `play` calls three of its methods:
+`handle(event)`, for keys and mouse; `update()`, which does what is due and returns whether there is
+more to do at once; and `draw(screen)`, where its `fresh` says that the last picture is out of date.
 
-A window may have any size. What is drawn is laid out on a `Page` of WIDTH x HEIGHT, the world at
-its left and words at its right, which is as large as the window allows; `play` hands on where the
-mouse is on that page.
+A window may have any size. What is drawn is laid out on a `Page` of WIDTH x HEIGHT, which is scaled
+to fit the window: the world on its left, words on its right. `play` gives the mouse's place on that
+page.
 """
 import functools
 import itertools
@@ -23,19 +23,19 @@ from . import drawing
 from .drawing import FLOOR, GREY, INK, PAPER, VERMILLION, put, render_text
 
 WIDTH, HEIGHT, VIEW = 1024, 600, 600  # of the page; the world is a square at its left
-UNIT = VIEW / WORLD_SIZE  # of the page per px of the world
+UNIT = VIEW / WORLD_SIZE  # px of the page per px of the world
 LEFT, ROOM = VIEW + 16, WIDTH - VIEW - 32  # where the words begin, and how wide they may be
-SMOOTH, CANVAS = 2, 1280  # the world is drawn so much larger, up to so many px, then averaged
+SMOOTH, CANVAS = 2, 1280  # the world is drawn SMOOTH times larger, up to CANVAS px, then averaged
 APART = 5 * " "  # between two keys in a line of them
 FRAME = 1 / 30  # s between two pictures
-TRAIL = 60  # steps for which one sees where the agent has been
+TRAIL = 60  # steps of the world, for which the agent's path is shown
 
 
 class Clock:
-    """When the next step of the world is due. now: a function that returns seconds.
+    """When the next step of the world is due. now: a function that returns seconds. period: s.
 
-    A step that comes more than half a period late is a dropped one, and the next is due a whole
-    period after it. A smaller delay is caught up.
+    A step more than half a period late counts as `dropped`, and the next is due a whole period
+    after it. A smaller delay is caught up.
     """
 
     def __init__(self, now=time.monotonic, period=0.1):
@@ -44,16 +44,16 @@ class Clock:
         self.restart()
 
     def restart(self):
-        self.ticks = []  # when the last steps were done
+        self.ticks = []  # times of the last steps, at most 11
         self.last = self.now()
         self.due = self.last + self.period
 
     def hold(self):
-        """The next step is not late yet."""
+        """Wait: the next step is not due before now."""
         self.due = max(self.due, self.now())
 
     def tick(self):
-        """The step is done now."""
+        """Call this when a step is done."""
         self.steps += 1
         self.last = self.now()
         self.ticks = [*self.ticks[-10:], self.last]
@@ -64,7 +64,7 @@ class Clock:
             self.due += self.period
 
     def rate(self):
-        """Steps a second that were reached and that were asked for, in words."""
+        """Steps a second, as reached and as asked for, in words."""
         span = max(self.ticks, default=0) - min(self.ticks, default=0)
         reached = f"{(len(self.ticks) - 1) / span:.2g}" if span else "–"
         return f"{reached} of {1 / self.period:.3g} Hz"
@@ -75,17 +75,17 @@ class Clock:
 
 
 class Film:
-    """What a window showed in its last seconds, in small."""
-    LENGTH, PERIOD, WIDTH = 10.0, 0.1, 768  # s, s between two pictures, px
+    """The pictures that a window showed in its last LENGTH seconds, scaled to WIDTH px."""
+    LENGTH, PERIOD, WIDTH = 10.0, 0.1, 768  # s; s between two pictures at least; px
 
     def __init__(self):
-        self.shots = []  # seconds, (height, width, 3), compressed pixels
+        self.shots = []  # of each picture: its time, s; (height, width, 3); compressed pixels
 
     def add(self, pg, screen, now):
         width, height = screen.get_size()
         shape = round(self.WIDTH * height / width), self.WIDTH, 3
         if self.shots and shape != self.shots[0][1]:
-            self.shots = []  # the window was given another shape
+            self.shots = []  # the window has another shape now
         if not self.shots or now >= self.shots[-1][0] + self.PERIOD:
             small = pg.transform.smoothscale(screen, (self.WIDTH, shape[0]))
             self.shots.append((now, shape, zlib.compress(pg.image.tobytes(small, "RGB"), 1)))
@@ -93,17 +93,17 @@ class Film:
             self.shots.pop(0)
 
     def save(self, path):
-        """Write it as an animation: each picture is seen as long as it was, the last for 1 s."""
+        """Write an animation: each picture lasts as long as it did in the window, the last 1 s."""
         seconds, frames = [], []
         for second, shape, packed in self.shots:
             seconds.append(second)
             frames.append(np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape))
         seconds.append(seconds[-1] + 1)
-        drawing.save_animation(path, frames, 1 / np.diff(seconds), effort=2)  # somebody waits
+        drawing.save_animation(path, frames, 1 / np.diff(seconds), effort=2)  # quick: people wait
 
 
 def free_name(stem, suffix):
-    """The first of stem, stem-2, stem-3 .. with which no file is named yet, with its suffix."""
+    """The first name of stem, stem-2, stem-3 .., each with the suffix, that no file has yet."""
     stems = itertools.chain([stem], (f"{stem}-{k}" for k in itertools.count(2)))
     return next(name + suffix for name in stems if not os.path.exists(name + suffix))
 
@@ -125,12 +125,12 @@ def play(game, window):
         while window.open and not stopping.asked():
             for event in window.events():
                 game.handle(on_page(pg, screen, event))
-                game.fresh = True  # whatever it was: another window may have covered this one
+                game.fresh = True  # after any event: another window may have covered this one
             busy = game.update()
             left = game.clock.left()
             rest = 3 * FRAME if busy else FRAME
             if left <= max(cost, busy * FRAME) and (busy or left > 0):
-                rest = 8 * FRAME  # a step is due: the world's clock goes before pictures
+                rest = 8 * FRAME  # a step is nearly due: it has priority over pictures
             now = time.monotonic()
             if window.open and game.fresh and now > shown + rest:
                 shown = now
@@ -156,7 +156,7 @@ def key_name(event):
 
 
 def on_page(pg, screen, event):
-    """An event, with the place of the mouse as one of the page."""
+    """An event, with the place of the mouse, if it has one, in px of the page."""
     if not hasattr(event, "pos"):
         return event
     page = Page(pg, screen)
@@ -166,7 +166,7 @@ def on_page(pg, screen, event):
 
 
 class Page:
-    """A brush for a screen of any size: places and sizes are those of a page WIDTH x HEIGHT."""
+    """Draws on a screen of any size. Places and sizes are given in px of a page WIDTH x HEIGHT."""
 
     def __init__(self, pg, screen):
         self.pg, self.screen = pg, screen
@@ -179,17 +179,17 @@ class Page:
         return self.left + x * self.scale, self.top + y * self.scale
 
     def clear(self, y=0):
-        """Take away the words from y on."""
+        """Clear the right part of the page, where the words are, from y down."""
         size = (WIDTH - VIEW) * self.scale, (HEIGHT - y) * self.scale
         self.screen.fill(PAPER, (*self.at(VIEW, y), *size))
 
     def text(self, text, x, y, size, color=INK, width=ROOM, across=0.0):
-        """A line of text that is at most so wide."""
+        """Draw a line of text, made smaller if it is wider than `width`."""
         line = fitting(self.pg, text, round(size * self.scale), color, width * self.scale)
         put(self.screen, line, *self.at(x, y), across)
 
     def paragraph(self, text, y, size, color):
-        """Text over as many lines as it takes. Returns where it ends."""
+        """Draw a text over as many lines as it needs. Returns the y below it."""
         for line in text.splitlines():
             for part in wrapped(self.pg, line, round(size * self.scale), ROOM * self.scale):
                 self.text(part, LEFT, y, size, color)
@@ -197,7 +197,7 @@ class Page:
         return y
 
     def bar(self, color, x, y, width, height):
-        """A filled box with round ends."""
+        """Draw a filled box with round ends."""
         box = (*self.at(x, y), width * self.scale, height * self.scale)
         self.pg.draw.rect(self.screen, color, box, border_radius=round(height * self.scale / 2))
 
@@ -220,8 +220,11 @@ def picture(pg, screen, state, trail, marks, x=0, y=0, size=VIEW):
 
 
 def panel(pg, screen, first, word, second, keys, y=72, note=""):
-    """Draw the words beside the world: first, its parts 4 spaces apart, and, at the right, word;
-    from y on second and note; at the bottom the keys, 5 spaces apart."""
+    """Draw the words beside the world.
+
+    On top: first, whose parts are 4 spaces apart, and at the right word. From y down: second and
+    note. At the bottom: keys, which are 5 spaces apart (APART), in two columns.
+    """
     page = Page(pg, screen)
     page.clear()
     head, _, more = first.partition("    ")
@@ -239,7 +242,8 @@ def panel(pg, screen, first, word, second, keys, y=72, note=""):
 
 
 def fitting(pg, text, size, color, width):
-    """A line of text, as much smaller as its width demands: fonts differ between machines."""
+    """A line of text as a surface, in a smaller font if it is wider than `width`: fonts differ
+    between machines."""
     line = render_text(pg, text, size, color)
     if line.get_width() <= width or size <= 6:
         return line
@@ -248,7 +252,7 @@ def fitting(pg, text, size, color, width):
 
 @functools.lru_cache(64)
 def wrapped(pg, text, size, width):
-    """A text as lines that are at most so wide, where no word is wider."""
+    """A text as lines that are at most `width` px wide; a word that is wider has its own line."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -260,8 +264,8 @@ def wrapped(pg, text, size, width):
 
 
 def overlay(pg, screen, keys, colours=(), y=72):
-    """Draw a sheet in place of the words from y on: rows of (key, what it does), and of (colour,
-    what it means). It leaves the world as it is."""
+    """Draw a table in place of the words from y down: rows of (key, what it does), then of (colour,
+    what it means). The world stays visible."""
     page = Page(pg, screen)
     page.clear(y)
     middle = LEFT + 120
