@@ -235,7 +235,7 @@ def numbers_of(column):
     """A column of numbers, or of lists of equally many numbers, as an array (N, width)."""
     from pyarrow import compute, types
 
-    kind = getattr(column.type, "value_type", column.type)  # what lists are of
+    kind = getattr(column.type, "value_type", column.type)  # a list's is that of its elements
     if not types.is_integer(kind) and not types.is_floating(kind):
         raise ValueError(f"should be numbers or lists of them, but is {column.type}")
     if column.null_count:

@@ -35,7 +35,7 @@ def load(name):
     if not isinstance(task, Task):
         raise ValueError(f"{name}: there is no TASK = minidiff.demos.Task(...) in it")
     task = task._replace(name=task.name or stem)
-    if isinstance(task.demos, (str, Path)):  # beside the task's file, wherever one calls from
+    if isinstance(task.demos, (str, Path)):  # relative to the task's file
         task = task._replace(demos=Path(module.__file__).parent / task.demos)
     try:
         Config(**task.recipe)

@@ -43,7 +43,7 @@ def keypoints(pose):
     if pose.shape[-1:] != (3,):
         raise ValueError(f"a pose has the shape (..., 3) = x, y, angle; got {pose.shape}")
     x, y, angle = pose[..., 0, None], pose[..., 1, None], pose[..., 2, None]  # (..., 1) each
-    angle = angle.copy()  # contiguous, else NumPy 1.24 rounds by where it happens to lie in memory
+    angle = angle.copy()  # contiguous: NumPy 1.24 rounds cos and sin by the memory layout
     c, s = np.cos(angle), np.sin(angle)
     u, v = KEYPOINTS[:, 0], KEYPOINTS[:, 1]  # (8,) each
     return np.stack([x + c * u - s * v, y + s * u + c * v], axis=-1)

@@ -77,7 +77,7 @@ def numbers(obs):
 
 @contextlib.contextmanager
 def blaming_the_world(task, seed, step):
-    """Any error inside, of a task's world, becomes a ValueError that says where and when.
+    """Any error inside but a MemoryError becomes a ValueError: which world failed, when and where.
 
     step: that of the world, counted from 1; 0 for its reset.
     """

@@ -165,7 +165,7 @@ def _smallest_mean(x, alpha):
     t = np.arange(1, n + 1)
     mean = (0.5 + np.cumsum(x)) / (t + 1)
     var = (0.25 + np.cumsum((x - mean) ** 2)) / (t + 1)
-    var = np.concatenate([[0.25], var[:-1]])  # known before the bet
+    var = np.concatenate([[0.25], var[:-1]])  # before each bet
     bets = np.sqrt(2 * math.log(1 / alpha) / (n * var))
     refuted, kept = 0.0, 1.0
     while kept - refuted > 1e-9:

@@ -49,7 +49,7 @@ class Workers(concurrent.futures.Executor):
         return future
 
     def _serve(self, process, connection):
-        """The thread of one process: gives it one task after another."""
+        """The thread of one process: gives it one call after another."""
         for future, call in iter(self.tasks.get, None):
             if not future.set_running_or_notify_cancel():
                 continue
@@ -146,7 +146,7 @@ def _work(connection):
             try:
                 reply = "result", function(*args, **options)
             except Exception as error:
-                reply = "error", (error, traceback.format_exc())  # which does not travel with it
+                reply = "error", (error, traceback.format_exc())  # pickled, it loses its traceback
             connection.send(reply)
 
 

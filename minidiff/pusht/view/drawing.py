@@ -242,7 +242,7 @@ class Window:
         pg = self.pg
         if self.screen is None:
             desktop_width, desktop_height = pg.display.get_desktop_sizes()[0]
-            scale = min((desktop_width - 16) / width, (desktop_height - 80) / height)  # its frame
+            scale = min((desktop_width - 16) / width, (desktop_height - 80) / height)  # frame
             size = int(width * scale), int(height * scale)
             self.screen = pg.display.set_mode(size, pg.RESIZABLE)
             pg.display.set_caption(self.title)

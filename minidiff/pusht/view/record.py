@@ -154,8 +154,8 @@ class Record:
                 f"{command}")
         if self.episodes < FEW:
             said += ("\nThat is little: from 20 episodes of people a policy solves 4 of 10 starts, "
-                     "from 206 it solves 94 of 100. 20 on top of the policy that comes with "
-                     "minidiff solve 7 of 10, in the person's manner:\n"
+                     "from 206 it solves 94 of 100. Fine-tuned on 20, the policy that comes with "
+                     "minidiff solves 7 of 10, and pushes more as people do:\n"
                      f"{command} --init {shlex.quote(str(SHIPPED_POLICY))} --steps 500 --lr 1e-3")
         return said
 

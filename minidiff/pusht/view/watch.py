@@ -162,7 +162,7 @@ class Watch:
             self.start(self.seed)
         elif key == "d" and self.others:
             self.abreast = not self.abreast
-            self.settle(1, self.player.latency)  # the simulator helps nobody
+            self.settle(1, self.player.latency)  # no help by the simulator
             self.start(self.seed)
         elif key == "d":
             self.note = NO_OTHERS
