@@ -25,7 +25,7 @@ def wrong(episode):
     for name in ("seed", "steps"):
         if type(getattr(episode, name)) is not int:
             return f"{name} is no whole number"
-    if episode.success not in (None, True, False) or type(episode.success) is int:
+    if type(episode.success) not in (bool, type(None)):
         return "success is neither true nor false"
     limits = {"score": (-1e300, 1e300), "last_reward": (-1e300, 1e300), "candidates": (0, 1e9)}
     if episode.decision_ms is not None:
@@ -109,7 +109,7 @@ def compare(a, b):
         "score": float(scores.mean()),
         "score_ci95": list(mean_interval(scores, (-1.0, 1.0) if bounded else None)),
         "success": float(successes.mean()) if told else None,
-        "success_ci95": list(betting_interval(successes, -1.0, 1.0)),
+        "success_ci95": list(betting_interval(successes, -1.0, 1.0)) if told else None,
         "only_a": only_a,
         "only_b": only_b,
         "p": mcnemar(only_a, only_b),

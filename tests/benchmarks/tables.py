@@ -654,6 +654,12 @@ def demonstrations():
         return [of(step, lambda sheet, name=name: form.format(sheet[name][key]))
                 for name in ("own", "human")]
 
+    def solved(sheet):
+        return rate(sheet["demonstrator"]["solved"], sheet["demonstrator"]["n"])
+
+    def steps(sheet):
+        return f"{sheet['demonstrator']['median steps']:.0f}"
+
     def orders(samples):
         return of(step, lambda sheet: f"{sheet[f'orders, {samples} samples']:.1f} of 10")
 
@@ -663,11 +669,8 @@ def demonstrations():
         ["steps of an episode, median", *shown("{:.0f}", "median steps")],
         ["idle rows", *shown("{:.1%}", "idle")],
         ["coverage at the last state, median", *shown("{:.0%}", "last coverage")],
-        ["fresh starts that the demonstrator solves",
-         of(step, lambda sheet: rate(sheet["demonstrator"]["solved"], sheet["demonstrator"]["n"])),
-         ""],
-        ["its steps, median", of(step, lambda sheet: f"{sheet['demonstrator']['median steps']:.0f}"),
-         ""],
+        ["fresh starts that the demonstrator solves", of(step, solved), ""],
+        ["its steps, median", of(step, steps), ""],
         ["CPU s of an episode", of(step, lambda sheet: f"{sheet['demonstrator']['cpu']:.2f}"), ""],
         ["orders of faces in ten runs, 24 samples", orders(24), ""],
         ["the same, `--samples 48 --refine 4`", orders(48), ""]])

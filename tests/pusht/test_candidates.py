@@ -203,6 +203,15 @@ def test_what_is_kicked_stays_between_the_walls():
     assert ends[:, 2:4].max(0) == pytest.approx([432, 432])
 
 
+def test_what_is_not_kicked_stays_where_it_is():
+    """Also near a wall, where what is kicked would not be put."""
+    state = np.array([10, 10, 70, 256, 0, 0, 0])
+    moved = kicked(DisturbedEnv(kick_agent=30), 3, state)
+    assert moved[:2].any() and not moved[2:].any()
+    moved = kicked(DisturbedEnv(kick_block=(30, 20)), 3, state)
+    assert not moved[:2].any() and moved[2:5].all()
+
+
 @pytest.mark.parametrize("options, said", [
     ({"kick_agent": 1, "max_steps": 59}, "max_steps 59: a kick comes at a step from 20 to 59"),
     ({"kick_block": (0, 1), "max_steps": 59}, "max_steps 59: a kick comes at a step"),

@@ -188,6 +188,17 @@ def test_the_command_prints_a_line_for_each_policy(capsys):
                                                                str(SHIPPED_POLICY)]
 
 
+def test_what_is_measured_has_random_numbers_of_its_own():
+    drawn = []
+
+    def move(state, rng):
+        drawn.append(rng.random())
+        return to_sides((1, 3))(state, rng)
+
+    forks.measure(move, STATES, [to_sides((1, 3))(state, None) for state in STATES])
+    assert drawn[0] not in [np.random.default_rng(k).random() for k in range(100)]
+
+
 def test_the_command_measures_samples_against_draws_of_their_own(monkeypatch):
     """Policies at temperature 1; a generator for each state, and as many plans of everyone."""
     rngs, measured = [], []

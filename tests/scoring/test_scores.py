@@ -76,6 +76,7 @@ def test_scores_of_any_size_are_compared_by_their_standard_error(tmp_path):
     half = 1.96 * np.std(2 * np.arange(9)) / 3
     assert d["score_ci95"] == pytest.approx([8 - half, 8 + half])
     assert (d["only_a"], d["only_b"]) == (0, 0)
+    assert d["success"] is d["success_ci95"] is None
     paths = [write(tmp_path / "a.json", a), write(tmp_path / "b.json", b)]
     compare.main(paths)  # such sheets are read, too
 
@@ -286,7 +287,7 @@ def test_compare_refuses_another_file_in_words(text, tmp_path):
 @pytest.mark.parametrize("change, said", [
     ({"score": "good"}, "score is 'good'"), ({"score": float("nan")}, "score is nan"),
     ({"score": 1e301}, "score is 1e"), ({"score": None}, "score is None"),
-    ({"seed": 1.5}, "seed is no whole number"), ({"success": 1}, "success is neither"),
+    ({"seed": 1.5}, "seed is no whole number"), ({"success": 1.0}, "success is neither"),
     ({"steps": True}, "steps is no whole number"), ({"last_reward": "0"}, "last_reward is '0'"),
     ({"last_reward": float("inf")}, "last_reward is inf"),
     ({"candidates": 1e10}, "candidates is 1"),

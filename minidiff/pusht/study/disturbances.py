@@ -66,18 +66,20 @@ class DisturbedEnv(PushTEnv):
         return self.observed(state), *rest
 
     def kick(self):
-        """Move the block and the agent."""
+        """Move the block, the agent, or both; what is moved stays inside the walls."""
         x, y, block_x, block_y, angle, vx, vy = self.motion
         distance, turn = self.kick_block
         block_direction, agent_direction = self.chance.uniform(0, 2 * np.pi, 2)
         angle += np.radians(turn) * self.chance.choice([-1, 1])
-        block_x += distance * np.cos(block_direction)
-        block_y += distance * np.sin(block_direction)
-        x += self.kick_agent * np.cos(agent_direction)
-        y += self.kick_agent * np.sin(agent_direction)
+        if any(self.kick_block):
+            block_x = within(block_x + distance * np.cos(block_direction), 80)
+            block_y = within(block_y + distance * np.sin(block_direction), 80)
+        if self.kick_agent:
+            x = within(x + self.kick_agent * np.cos(agent_direction), 20)
+            y = within(y + self.kick_agent * np.sin(agent_direction), 20)
         # a new history, so the steps up to max_steps are counted from here
-        super().reset(options={"order": "exact", "state": (
-            within(x, 20), within(y, 20), within(block_x, 80), within(block_y, 80), angle, vx, vy)})
+        super().reset(options={"order": "exact",
+                               "state": (x, y, block_x, block_y, angle, vx, vy)})
 
     def observed(self, state):
         if not self.obs_noise:

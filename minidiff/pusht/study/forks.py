@@ -100,7 +100,7 @@ def measure(move, states, shown):
     states: (S, 5). shown: what `demonstrated` returns for each of them. `both` is NaN where the
     demonstrator goes both ways at no state.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng([0, 1])  # not the numbers of any `shown`
     progress = Progress("states", len(states))
     rows, distances = [], []
     for state, references in zip(states, shown):
