@@ -98,6 +98,24 @@ def test_a_step_comes_after_what_it_needs_and_is_not_done_again(folder):
     assert runs.read_text() == "a.jsonb.jsonc.jsonb.jsonc.json"
 
 
+RESUMED = """import pathlib, sys
+part = pathlib.Path(sys.argv[1]).parent / "part.txt"
+if not part.exists():
+    part.write_text("half")
+    sys.exit("stopped")
+pathlib.Path(sys.argv[1]).write_text("{}")
+"""
+
+
+def test_a_stopped_step_goes_on_unless_its_code_has_changed(folder):
+    step = made_by(folder, "a", RESUMED, "a/a.json")._replace(resumes=True)
+    assert results.make([step], results.Ledger(), 1) == [step]
+    assert results.make([step], results.Ledger(), 1) == []
+    changed = made_by(folder, "a", RESUMED + "more = 1", "a/a.json")._replace(resumes=True)
+    assert results.make([changed], results.Ledger(), 1) == [changed]
+    assert results.make([changed], results.Ledger(), 1) == []
+
+
 def test_what_needs_a_failed_step_is_not_tried_and_the_rest_is(folder, capsys):
     broken = made_by(folder, "a", "raise SystemExit('no such thing')", "a.json")
     lost = made_by(folder, "b", COUNT, "b.json", (broken,))
@@ -162,8 +180,7 @@ def pixels(text):
 def test_the_page_has_every_figure_where_it_belongs(page):
     for name, block in results.marked(page).items():
         assert name in tables.TABLES
-        lines = [line.strip("|").split(" | ") for line in block.splitlines()
-                 if line.startswith("|")]
+        lines = [line[1:-1].split("|") for line in block.splitlines() if line.startswith("|")]
         assert lines, f"{name}: not made yet"
         columns = [[pixels(line[k]) for line in lines] for k in range(len(lines[0]))]
         first = min(max(columns[0]), 320)  # the words of the first column may wrap

@@ -3,7 +3,7 @@
     python -m minidiff.pusht collect --seed 8000 --episodes 200 --out held-out.npz
     python tests/benchmarks/fidelity.py runs/ladder held-out.npz
 
-The folder is that of ladder.py, all of whose networks are there. At 24 recorded states the
+The networks are those of ladder.py, in runs/ladder-SEED for each training seed. At 24 recorded states the
 demonstrator plans anew 64 times, and 64 times again; each policy plans 64 times. Measured is, for
 each policy, the mean over the states of the energy distance between its plans and the
 demonstrator's,
@@ -58,7 +58,7 @@ def steps(plans, state):
 
 def planned(name, seed, folder, states):
     """The plans of a policy at each of the states: a list of arrays (DRAWS, H, 2)."""
-    planner = planner_of(pusht(None), name, seed, folder)
+    planner = planner_of(pusht(None), name, seed, Path(f"{folder}-{seed}"))
     rng = np.random.default_rng(0)
     return [planner.plan(np.tile(state, (DRAWS, 1, 1)), rng) for state in states]
 
@@ -77,7 +77,7 @@ def demonstrated(states):
 
 def main(arguments):
     options = parser("fidelity", __doc__)
-    options.add_argument("folder", type=Path)
+    options.add_argument("folder")
     options.add_argument("held_out")
     args = options.parse_args(arguments)
     sheet = Sheet(args.json)
@@ -90,7 +90,7 @@ def main(arguments):
         drawn = [planned(name, seed, args.folder, ordinary) for seed in TRAINING_SEEDS]
         sheet.add(name, compared(drawn, shown))
 
-    found = rests.resting(planner_of(pusht(None), "regression", 0, args.folder),
+    found = rests.resting(planner_of(pusht(None), "regression", 0, Path(f"{args.folder}-0")),
                           range(FIRST, FIRST + 2000))
     resting = [states[-1] for _, states in itertools.islice(found, STATES)]
     for kind, states, plans in (("resting", resting, demonstrated(resting)[0]),

@@ -47,12 +47,14 @@ NO_FIGURES = ("minidiff/pusht/view/", "minidiff/progress.py", "minidiff/stopping
 
 class Step(NamedTuple):
     """A command, run in FOLDER, and the file there that it makes. `after`: the steps whose files it
-    reads. `seconds`: CPU seconds that it takes, about. `alone`: it measures time."""
+    reads. `seconds`: CPU seconds that it takes, about. `alone`: it measures time. `resumes`: if it
+    is stopped, it goes on from what is in its file's folder, which is its own."""
     output: str
     command: str
     after: tuple = ()
     seconds: float = 10
     alone: bool = False
+    resumes: bool = False
 
 
 class Cell(NamedTuple):
@@ -176,7 +178,8 @@ def with_all_before(steps):
 
 
 class Ledger:
-    """What is in FOLDER: {output: {"code": .., "date": .., "machine": .., "seconds": ..}}."""
+    """What is in FOLDER: {output: {"code": .., "date": .., "machine": .., "seconds": ..}}, and of
+    what is not whole {"begun": its code}."""
 
     def __init__(self):
         self.path = FOLDER / "ledger.json"
@@ -187,6 +190,19 @@ class Ledger:
     def has(self, step):
         entry = self.entries.get(step.output, {})
         return entry.get("code") == fingerprint(step) and (FOLDER / step.output).exists()
+
+    def begin(self, step):
+        """Before a step starts: take away what a part of it, or older code, has left."""
+        output = FOLDER / step.output
+        is_run = step.output.endswith("/policy.npz")
+        goes_on = step.resumes and self.entries.get(step.output, {}).get("begun")
+        if is_run or (step.resumes and goes_on != fingerprint(step)):
+            shutil.rmtree(output.parent, ignore_errors=True)
+        elif not step.resumes:
+            output.unlink(missing_ok=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        self.entries[step.output] = {"begun": fingerprint(step)}
+        write_json(self.path, self.entries)
 
     def add(self, step, seconds):
         self.entries[step.output] = {
@@ -218,10 +234,6 @@ def start(step):
     words[0] = sys.executable
     if words[1] != "-m":
         words[1] = str(ROOT / words[1])
-    output = FOLDER / step.output
-    if step.output.endswith("/policy.npz"):  # a run's folder: a part of one is in the way
-        shutil.rmtree(output.parent, ignore_errors=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
     log = open(log_of(step), "w", encoding="utf-8")
     return subprocess.Popen(words, cwd=FOLDER, env=os.environ | {"PYTHONPATH": str(ROOT)},
                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -248,6 +260,7 @@ def make(steps, ledger, jobs):
                     lost.append(step)
             for step in ready(waiting, running, jobs):
                 waiting.remove(step)
+                ledger.begin(step)
                 running[step] = start(step), time.monotonic()
             time.sleep(0.1)
             for step, (process, begun) in list(running.items()):

@@ -60,9 +60,9 @@ def forks_of(runs, off):
 
 
 def ladder(folder, options, seconds):
-    return [Step(f"{folder}/results-{seed}.json",
-                 f"python tests/benchmarks/ladder.py {folder} {options} --seeds {seed} "
-                 "--episodes 300", (), seconds) for seed in SEEDS]
+    return [Step(f"{folder}-{seed}/results-{seed}.json",
+                 f"python tests/benchmarks/ladder.py {folder}-{seed} {options} --seeds {seed} "
+                 "--episodes 300", (), seconds, resumes=True) for seed in SEEDS]
 
 
 # ---- what a cell says ----------------------------------------------------------------------------
@@ -181,7 +181,7 @@ LADDER = {"own": ladder("ladder-own", "", 400),
           "wall": ladder("ladder-wall", "--wall", 300)}
 DISTRACTED = {count: [Step(f"distractors-{count}/results-{SEEDS[-1]}.json",
                            f"python tests/benchmarks/distractors.py {count} distractors-{count}",
-                           (), 150)] for count in (10, 100, 1000)}
+                           (), 150, resumes=True)] for count in (10, 100, 1000)}
 FIDELITY = figures("fidelity", "ladder-own held-out.npz", "fidelity",
                    (HELD_OUT, *LADDER["own"]), 400)
 
