@@ -3,10 +3,10 @@
     python -m minidiff.pusht collect --seed 8000 --episodes 200 --out held-out.npz
     python tests/benchmarks/fidelity.py runs/ladder held-out.npz
 
-The networks are those of ladder.py, in runs/ladder-SEED for each training seed. At 24 recorded states the
-demonstrator plans anew 64 times, and 64 times again; each policy plans 64 times. Measured is, for
-each policy, the mean over the states of the energy distance between its plans and the
-demonstrator's,
+The networks are those of ladder.py, in runs/ladder-SEED for each training seed. At 24 recorded
+states the demonstrator plans anew 64 times, and 64 times again; each policy plans 64 times.
+Measured is, for each policy, the mean over the states of the energy distance between its plans and
+the demonstrator's,
 
     2 E|X - Y| - E|X - X'| - E|Y - Y'|        (Szekely & Rizzo 2013), 0 for equal distributions
 
