@@ -1,4 +1,4 @@
-"""Every picture of the README, made again.
+"""Every picture of the pages, made again.
 
     python tests/benchmarks/gallery.py                  all, in a minute and a half
     python tests/benchmarks/gallery.py --only fork.png
@@ -13,6 +13,7 @@
     rests.png        three states at which a regression rests: its plan, which leads nowhere, those
                      of diffusion and those of the demonstrator
     steering.png     the same state, steered: by a cost, and by a last action that is given
+    ladder.png       what a draw is worth, from the figures of results.py --only ladder
     second_task.png  plans past a wall (minidiff/wall.py), by diffusion and by regression
 """
 import argparse
@@ -23,7 +24,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from minidiff import beyond, demos, stopping, wall  # noqa: E402
 from minidiff.beyond import baselines, guidance  # noqa: E402
 from minidiff.diffusion import SCHEDULES, ancestral_sampling, l_simple, q_sample  # noqa: E402
@@ -38,6 +39,7 @@ from minidiff.pusht.view.player import Player  # noqa: E402
 from minidiff.training import Config, Trainer  # noqa: E402
 
 import numpy as np  # noqa: E402
+from benchmarks import ladder, results, tables  # noqa: E402
 
 FOLDER = ROOT / "minidiff" / "pusht" / "pictures"
 REGRESSION = Config(objective="mse")
@@ -253,9 +255,16 @@ def second_task(path, policy):
                   styles=[(drawing.BLUE, False), (drawing.VERMILLION, True), (charts.BLACK, False)])
 
 
+def climbed(path, policy):
+    """Success by the size of the noise, from the kept figures of ladder.py."""
+    if not all((results.FOLDER / step.output).exists() for step in tables.LADDER["own"]):
+        raise RuntimeError("first run python tests/benchmarks/results.py --only ladder")
+    ladder.draw(path, [results.read(step) for step in tables.LADDER["own"]])
+
+
 PICTURES = {"hero.webp": hero, "rollouts.png": strips, "forward.png": forward,
             "schedules.png": schedules, "fork.png": fork, "rests.png": resting,
-            "steering.png": steering, "second_task.png": second_task}
+            "steering.png": steering, "ladder.png": climbed, "second_task.png": second_task}
 
 
 def main(arguments):
@@ -272,7 +281,7 @@ def main(arguments):
         path = Path(args.out).resolve() / name
         try:
             PICTURES[name](path, policy)
-        except RuntimeError as error:  # pygame, pymunk or Pillow is missing
+        except RuntimeError as error:  # a package or figures are missing
             print(f"no {path}: {error}")
         else:
             print(f"picture: {path}")
