@@ -75,6 +75,15 @@ def anchors(page):
     return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
+def test_the_readme_is_read_in_one_sitting():
+    lines = text(README).splitlines()
+    assert len(lines) <= 170 and README.stat().st_size <= 16_000
+    assert lines.index(next(line for line in lines if line.startswith("$$"))) < 60
+    assert lines.index("```python") < 80
+    table = text(README).partition("<!-- table: readme -->")[2].partition("<!-- end -->")[0]
+    assert len(re.findall(r"^\|", table, re.M)) <= 2 + 8
+
+
 def test_the_reading_path_says_how_long_each_of_its_files_is():
     assert len(LENGTH.findall(text(README))) == 10
     assert measured(README) == text(README), "run: python tests/test_readme.py"

@@ -5,7 +5,9 @@ results.py runs the commands and writes the tables. Paths are those in its folde
 from minidiff import checkpoint
 from minidiff.scoring import scores
 
+import functools
 import json
+import operator
 import statistics
 
 import numpy as np
@@ -129,6 +131,21 @@ def seconds_of(sheet):
 
 def of(step, text):
     return Cell((step,), text)
+
+
+def entry(step, form, *keys):
+    """The figure that stands under these keys."""
+    return of(step, lambda sheet: form.format(functools.reduce(operator.getitem, keys, sheet)))
+
+
+def percent(step, *keys, digits=0):
+    return of(step, lambda sheet:
+              f"{100 * functools.reduce(operator.getitem, keys, sheet):.{digits}f} %")
+
+
+def played(step, name, what):
+    """what(episodes) of the episodes that a script has kept under a name."""
+    return of(step, lambda sheet: what(sheet[name]["episodes"]))
 
 
 def of_seeds(steps, rung):
@@ -328,9 +345,8 @@ def moves():
     for kind in ("resting", "ordinary"):
         for name in ("the demonstrator", "DDIM, 4 steps", "regression"):
             key = f"{kind}: {name}"
-            rows.append([f"{kind} states: {name}"] + [
-                of(FIDELITY, lambda sheet, key=key, which=which: f"{sheet[key][which]:.1f}")
-                for which in ("each", "mean")])
+            rows.append([f"{kind} states: {name}", entry(FIDELITY, "{:.1f}", key, "each"),
+                         entry(FIDELITY, "{:.1f}", key, "mean")])
     return Table(["fourth action of a plan, px from the agent", "mean distance of one",
                   "distance of their mean"], rows)
 
@@ -344,9 +360,8 @@ def fidelity():
     names = ["the demonstrator again", "regression", "MIP", "Gaussian", "mixture", "DDIM, 1 step",
              "DDIM, 2 steps", "DDIM, 3 steps", "DDIM, 4 steps", "DDIM, 4 steps, x 0.5",
              "DDIM, all steps", "ancestral"]
-    rows = [[name, of(FIDELITY, lambda sheet, name=name: distance(sheet, name)),
-             of(FIDELITY, lambda sheet, name=name: f"{sheet[name]['spread']:.1f}")]
-            for name in names]
+    rows = [[name, of(FIDELITY, functools.partial(distance, name=name)),
+             entry(FIDELITY, "{:.1f}", name, "spread")] for name in names]
     return Table(["plans of", "energy distance, px", "spread, px"], rows)
 
 
@@ -391,9 +406,8 @@ def forks():
     for label, name in names.items():
         row = [label]
         for step in FORKS:
-            row += [of(step, lambda sheet, name=name: sides(sheet, name)),
-                    of(step, lambda sheet, name=name: f"{100 * sheet[name]['both']:.0f} %"),
-                    of(step, lambda sheet, name=name: f"{100 * sheet[name]['difference']:.0f}")]
+            row += [of(step, functools.partial(sides, name=name)), percent(step, name, "both"),
+                    percent(step, name, "difference")]
         rows.append(row)
     return Table(["", "on the axis", "both ways", "error", "5 px right", "both ways", "error"],
                  rows)
@@ -474,8 +488,7 @@ def frames():
     step = figures("frames", "", "frames", seconds=60)
     labels = {"world": "of the world", "turned": "of the T",
               "mirrored": "of the T, the agent always on its right: the default"}
-    rows = [[label] + [of(step, lambda sheet, name=name, what=what: what(sheet[name]["episodes"]))
-                       for what in (success_of, score_of, steps_of)]
+    rows = [[label] + [played(step, name, what) for what in (success_of, score_of, steps_of)]
             for name, label in labels.items()]
     return Table(["axes of plans and features", "success", "score", "median steps"], rows)
 
@@ -497,11 +510,8 @@ def errors():
     step = figures("errors", "own-0 held-out.npz", "errors", (OWN[0], HELD_OUT), 5)
     rows = []
     for t in map(str, TIMESTEPS):
-        row = [t]
-        for name in ("variance of v", "v", "eps", "x_0"):
-            row.append(of(step, lambda sheet, t=t, name=name: f"{sheet[t][name]:.3f}"))
-        row.append(of(step, lambda sheet, t=t: f"{100 * sheet[t]['clipped']:.3f} %"))
-        rows.append(row)
+        row = [entry(step, "{:.3f}", t, name) for name in ("variance of v", "v", "eps", "x_0")]
+        rows.append([t, *row, percent(step, t, "clipped", digits=3)])
     return Table(["t", "variance of v", "error of v", "of ε", "of x_0", "x_0 beyond the bound"],
                  rows)
 
@@ -531,8 +541,8 @@ def objectives():
                        ("bound, learned variance", train("bound", "--objective bound"))]:
         nats = bound_of(run)
         sheets = (score(run, "--sampler ancestral", 200, 0.2), score(run, episodes=500))
-        rows.append([label, *[of(nats, lambda sheet, key=key: f"{sheet[key]:.3f}")
-                              for key in ("bound", "exact")], *map(short, sheets)])
+        rows.append([label, entry(nats, "{:.3f}", "bound"), entry(nats, "{:.3f}", "exact"),
+                     *map(short, sheets)])
     return Table(["objective", "bound", "exact", "ancestral", "DDIM, 4 steps"], rows)
 
 
@@ -589,19 +599,13 @@ def queues():
 def outside():
     step = figures("outside", "", "outside", seconds=60)
     return Table(["farthest corner beyond the middle of the wall", "success"], [
-        [px, of(step, lambda sheet, px=px: success_of(sheet[px]["episodes"]))]
+        [px, played(step, px, success_of)]
         for px in (f"{distance} px" for distance in (0, 10, 20, 30, 40, 60))])
 
 
 # ---- what does a simulator add? ------------------------------------------------------------------
 
 def candidates():
-    def plans(sheet):
-        return f"{sheet['summary']['candidates']:.0f}"
-
-    def milliseconds(sheet):
-        return f"{sheet['summary']['decision_ms']:.0f}"
-
     rows = []
     for label, run, options, count, alone in [
             ("diffusion", OWN[0], f"{DDIM} --candidates 16", 200, False),
@@ -614,7 +618,8 @@ def candidates():
             ("lines at random, `--sampler shooting`", OWN[0],
              "--sampler shooting --candidates 16", 30, False)]:
         sheet = score(run, options, count, 0.6, alone)
-        rows.append([label, of(sheet, plans), of(sheet, milliseconds), success(sheet),
+        rows.append([label, entry(sheet, "{:.0f}", "summary", "candidates"),
+                     entry(sheet, "{:.0f}", "summary", "decision_ms"), success(sheet),
                      median_steps(sheet)])
     return Table(["plans from", "plans", "ms a decision", "success", "median steps"], rows)
 
@@ -628,10 +633,10 @@ def fine_tuned():
               "20 human alone": "20 human ones alone", "206 human": "206 human ones",
               "20 of minidiff on top of them": "20 of minidiff on top of them",
               "20 of minidiff alone": "20 of minidiff alone"}
-    rows = [[label] + [of(step, lambda sheet, name=name, what=what: what(sheet[name]["episodes"]))
-                       for what in (success_of, score_of)] +
-            [of(step, lambda sheet, name=name: f"{sheet[f'nats: {name}']:.2f}"
-                if f"nats: {name}" in sheet else "")] for name, label in labels.items()]
+    rows = []
+    for k, (name, label) in enumerate(labels.items()):
+        nats = entry(step, "{:.2f}", f"nats: {name}") if k < 3 else ""
+        rows.append([label, played(step, name, success_of), played(step, name, score_of), nats])
     return Table(["policy", "success", "score", "-log p"], rows)
 
 
@@ -651,36 +656,33 @@ def demonstrations():
     step = figures("demonstrations", "human.npz", "demonstrations", seconds=150)
 
     def shown(form, key):
-        return [of(step, lambda sheet, name=name: form.format(sheet[name][key]))
-                for name in ("own", "human")]
+        return [entry(step, form, name, key) for name in ("own", "human")]
 
     def solved(sheet):
         return rate(sheet["demonstrator"]["solved"], sheet["demonstrator"]["n"])
 
-    def steps(sheet):
-        return f"{sheet['demonstrator']['median steps']:.0f}"
-
-    def orders(samples):
-        return of(step, lambda sheet: f"{sheet[f'orders, {samples} samples']:.1f} of 10")
+    def share(key, digits=0):
+        return [percent(step, name, key, digits=digits) for name in ("own", "human")]
 
     return Table(["demonstrations", "own", "human"], [
         ["episodes", *shown("{:,}", "episodes")], ["steps", *shown("{:,}", "steps")],
         ["steps of an episode, mean", *shown("{:.0f}", "mean steps")],
         ["steps of an episode, median", *shown("{:.0f}", "median steps")],
-        ["idle rows", *shown("{:.1%}", "idle")],
-        ["coverage at the last state, median", *shown("{:.0%}", "last coverage")],
+        ["idle rows", *share("idle", 1)],
+        ["coverage at the last state, median", *share("last coverage")],
         ["fresh starts that the demonstrator solves", of(step, solved), ""],
-        ["its steps, median", of(step, steps), ""],
-        ["CPU s of an episode", of(step, lambda sheet: f"{sheet['demonstrator']['cpu']:.2f}"), ""],
-        ["orders of faces in ten runs, 24 samples", orders(24), ""],
-        ["the same, `--samples 48 --refine 4`", orders(48), ""]])
+        ["its steps, median", entry(step, "{:.0f}", "demonstrator", "median steps"), ""],
+        ["CPU s of an episode", entry(step, "{:.2f}", "demonstrator", "cpu"), ""],
+        ["orders of faces in ten runs, 24 samples",
+         entry(step, "{:.1f} of 10", "orders, 24 samples"), ""],
+        ["the same, `--samples 48 --refine 4`",
+         entry(step, "{:.1f} of 10", "orders, 48 samples"), ""]])
 
 
 # ---- does it work on other tasks? ----------------------------------------------------------------
 
 def tasks():
-    def shown(sheet, column):
-        episodes = sheet[column]["episodes"]
+    def shown(episodes):
         if episodes[0]["success"] is None:
             return score_of(episodes, 1, None)
         return success_of(episodes)
@@ -689,7 +691,7 @@ def tasks():
     for name in own_tasks.NAMES:
         step = figures("own_tasks", name, f"task-{name}", seconds=200)
         rows.append([f"[{name}](../../tests/benchmarks/tasks/{name}.py)"] + [
-            of(step, lambda sheet, column=column: shown(sheet, column))
+            played(step, column, shown)
             for column in ("demonstrator", *own_tasks.COLUMNS)])
     return Table(["task", "demonstrator", *own_tasks.COLUMNS], rows)
 
@@ -703,10 +705,9 @@ def speed():
         for what in ("training step", "training step, its matrix products",
                      "plan by 100 steps, batch 1", "plan by 100 steps, batch 50"):
             key = f"{net}: {what}"
-            rows.append([key] + [of(step, lambda sheet, key=key, which=which, form=form:
-                                    form.format(sheet[key][which]))
-                                 for which, form in (("minidiff", "{:.1f}"), ("PyTorch", "{:.1f}"),
-                                                     ("ratio", "{:.2f}"))])
+            rows.append([key, entry(step, "{:.1f}", key, "minidiff"),
+                         entry(step, "{:.1f}", key, "PyTorch"),
+                         entry(step, "{:.2f}", key, "ratio")])
     return Table(["MLP of 256 x 3, conv of 64 x 3", "minidiff, ms", "PyTorch, ms", "ratio"], rows)
 
 
