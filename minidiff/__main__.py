@@ -1,10 +1,11 @@
 """The whole method in ten seconds, before any robot: python -m minidiff
 
 The data are single numbers from a mixture of two Gaussians, the two modes. A small network learns
-to predict the noise in noised data (eq. 11). Then the forward chain is shown: it adds noise step by
-step (eq. 2), or in one jump (eq. 5). The reverse chain leads from pure noise (eq. 7) to new data
-(eq. 14). At the end the variational bound (eq. 10) is compared with the entropy of the data, below
-which no model gets. The README lists the equations by number.
+to predict the noise in noised data (eq. 11). Then the forward process adds noise, step by step
+(eq. 2) or in one jump (eq. 5). The reverse process leads from pure noise (eq. 7) to new data
+(eq. 14). The variational bound (eq. 10) is at least the mean of -log p(x_0), p being the model's
+density. At the end it is compared with the entropy of the data, below which no model gets. The
+README lists the equations by number.
 """
 import signal
 
@@ -40,12 +41,12 @@ PLAIN_BARS = " .:-=+*#@"  # for a terminal that cannot show the others
 
 
 def no_features(obs, frame):
-    """Features (B, 0): there is nothing to observe."""
+    """What the network sees of B observations: nothing, (B, 0)."""
     return np.zeros((len(obs), 0), np.float32)
 
 
 def no_frame(obs):
-    """The origin 0 and the axis 1 for each observation: actions stay as they are."""
+    """The coordinate frame of actions, origin 0 and axis 1: they stay as they are."""
     return np.zeros((len(obs), 1), np.float32), np.ones((len(obs), 1, 1), np.float32)
 
 
@@ -75,7 +76,7 @@ def entropy():
 
 
 def least_loss(schedule, scale, n, rng):
-    """L_simple of the ideal denoiser E[eps | x_t], estimated from n samples. No network gets below.
+    """The least possible L_simple, that of eps_theta = E[eps | x_t], estimated from n samples.
 
     If the mode is known, x_t is Gaussian and E[eps | x_t] is affine in x_t. The mode is not known,
     so this is averaged over both, with their probabilities given x_t (Bayes' rule).

@@ -1,7 +1,7 @@
 """Demonstrations: load them, check them, cut them into windows, normalise.
 
 A window is a training pair: the latest observations, and the chunk of actions that follows.
-A file of demonstrations holds three arrays, all episodes joined end to end:
+An episode is one demonstration. A file holds three arrays, all episodes joined end to end:
 
     state         (N, S) float    what the policy may observe, one row per time step
     action        (N, D) float    what the demonstrator did then
@@ -26,10 +26,10 @@ class Task(NamedTuple):
     The method:
 
     features(obs, frame): observations (B, obs_horizon, S) -> features (B, F), in any units.
-    frame(obs): the coordinate frame of actions: its origin (B, D), and its axes (B, D, D), the
-        columns of which are orthonormal. If a task stays the same when all of it is moved, turned
-        or mirrored, a frame that moves with it makes the policy equivariant: plans move with it,
-        too. None: actions are learned as they are, each dimension in its own unit.
+    frame(obs): the coordinate frame of actions: its origin (B, D), and its axes (B, D, D) as
+        orthonormal columns. Some tasks stay the same when all is moved, turned or mirrored. There a
+        frame that moves with the task makes the policy equivariant: its plans move along, too.
+        None: actions are learned as they are, each dimension in its own unit.
     state_range, action_range: arrays (S, 2), (D, 2), the smallest and largest number allowed in
         demonstrations. None: any finite number.
     relabel(demos) -> Demos changed as if each demonstration had aimed at what it reached
@@ -41,8 +41,8 @@ class Task(NamedTuple):
         arrays of such a file in a dictionary. None: the task has none.
     recipe: fields of Config, by name, in which this task's defaults differ from those of Config.
     action_horizon: how many actions of a plan are carried out before the next plan. A compromise:
-        with fewer the policy reacts sooner, with more it keeps longer to one of several ways. And
-        the later actions of a plan rest on older observations. 4 is half of the default plan.
+        with fewer the policy reacts sooner, with more it keeps longer to one of several ways. But
+        the later actions of a plan rest on an older observation. 4 is half of the default plan.
     make_env(): an environment: reset(seed=) -> obs, info; step(action) -> obs, reward, terminated,
         truncated, info, as Gymnasium has them. info["is_success"], if it is there, says whether
         the task is solved. None: there is no environment, and policies cannot be scored.
@@ -113,8 +113,8 @@ def own(task):
 def read(path, names):
     """The arrays of a .npz file of demonstrations that `names` asks for -> dictionary by name.
 
-    A file without `state`, `action` or `episode_ends` is refused if this is asked for. Other names
-    that it lacks are left out. Nothing in a file is executed. Errors as for `load`.
+    If `state`, `action` or `episode_ends` is asked for, the file must hold it. Other names that it
+    lacks are left out. Nothing in a file is executed. Errors as for `load`.
     """
     path = Path(path)
     if not path.exists():
@@ -180,7 +180,7 @@ def _checked_rows(path, name, rows, accepted):
 
 
 def floats(rows):
-    """float32 stays, all else becomes float64: offsets of large numbers need their last digits."""
+    """float32 stays, all else becomes float64, to keep small differences of large numbers."""
     return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 
 
@@ -226,7 +226,7 @@ def windows(demos, obs_horizon, pred_horizon):
 def drawn(episode_ends, last, times):
     """Row numbers to draw batches from: each once, the `last` rows of each episode `times` times.
 
-    Episodes end with small corrections. They decide success, but are few among all rows.
+    Episodes end with small corrections. These decide success, but are few among all rows.
     """
     rows = np.arange(episode_ends[-1])
     left = np.repeat(episode_ends, np.diff(episode_ends, prepend=0)) - rows  # 1 in the last row
@@ -256,9 +256,9 @@ class Normaliser(NamedTuple):
     """From a task's units to the network's and back.
 
     Features get mean 0 and variance 1. Actions become offsets in their frame, divided by the root
-    mean square of such offsets, one for each step of the chunk. All dimensions share it: where axes
-    turn, no dimension has a unit of its own. Without a frame each dimension has a mean, which is
-    subtracted, and a standard deviation, for all steps of the chunk.
+    mean square of such offsets. Each step of the chunk has its own, as later actions lie farther
+    away. All dimensions share it, as axes that turn mix the dimensions. Without a frame each
+    dimension gets mean 0 and variance 1, by numbers that all steps of the chunk share.
     """
     mean: np.ndarray  # (F,)
     std: np.ndarray  # (F,)
@@ -315,6 +315,6 @@ def frame_of(task, obs):
 
 
 def varying(spread, magnitude):
-    """What to divide by: the spread, or, if that is mere rounding, the magnitude (1 if it is 0)."""
+    """What to divide by: the spread; of constant numbers the magnitude, or 1 if they are all 0."""
     constant = spread <= 1e-6 * magnitude
     return np.where(constant, np.where(magnitude > 0, magnitude, 1), spread)

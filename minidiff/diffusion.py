@@ -1,13 +1,13 @@
 """The paper: noise schedule, forward process, objective, reverse process, variational bound.
 
 q is the forward process, which is fixed and adds noise. p_theta is the reverse process, which is
-learned; theta are the weights of the network. t runs 1..T as in the paper, and every table has T+1
-entries with alpha_bar[0] = 1, so table[t] is the value for timestep t.
+learned; theta are the weights of the network. t runs 1..T as in the paper. Every table has T+1
+entries, so table[t] is the value for timestep t; entry 0 stands for the data without noise.
 "Eq." numbers are those of the table in the README. Ho = Ho, Jain & Abbeel 2020 (DDPM).
 
-Shapes: x0, x_t, eps are (B, H, D): batch, horizon, action dimension. t is an int array (B,), or one
-int for the whole batch, in 1..T (p_sample takes one int). Tables are float64; results have the
-precision of x. x0 may be an array or, while a tape is open, a Tensor; then results are Tensors.
+Shapes: x0, x_t, eps are (B, H, D): batch, actions of a chunk, numbers of an action. t is an array
+(B,) of ints in 1..T, or one for the whole batch (p_sample takes one). Tables are float64; results
+have the precision of x. x0 may be an array or, while a tape is open, a Tensor; then so are results.
 """
 import numpy as np
 
@@ -22,8 +22,7 @@ class Schedule:
 
     Eq. 3: alpha_t = 1 - beta_t,   alpha_bar_t = prod_{s<=t} alpha_s.
 
-    beta: (T,), each strictly between 0 and 1, else ValueError. All tables are (T+1,) and read
-    table[t]; entry 0 is the data without noise.
+    beta: (T,), each strictly between 0 and 1, else ValueError. All tables are (T+1,).
     """
 
     def __init__(self, beta):
@@ -59,7 +58,7 @@ def _table(entry_0, entries):
 
 
 def linear_schedule(T):
-    """1 - (1-b)^(1000/T) for b from 1e-4 to 0.02 in equal steps: Ho, section 4, where T = 1000.
+    """beta = 1 - (1-b)^(1000/T), b from 1e-4 to 0.02 in equal steps (Ho, section 4, for T = 1000).
 
     Why the power: without it, beta = b, and log alpha_bar_T = sum_t log(1 - beta_t) is about
     -0.0101 T. For T = 1000, alpha_bar_T is 4e-5: x_T is noise. For T = 100 it is 0.36: x_T still
@@ -73,7 +72,8 @@ def linear_schedule(T):
 def cosine_schedule(T, s=0.008):
     """alpha_bar_t = f(t)/f(0), f(t) = cos^2(pi/2 (t/T + s)/(1 + s)); beta <= 0.999.
 
-    Nichol & Dhariwal 2021, eq. 17. It depends on t/T alone, so it holds for any T.
+    Nichol & Dhariwal 2021, eq. 17. It depends on t/T alone, so it suits any T. The limit on beta
+    keeps alpha_bar_T above 0.
     """
     f = np.cos(np.pi / 2 * (np.arange(T + 1) / T + s) / (1 + s)) ** 2
     return Schedule(np.minimum(1 - f[1:] / f[:-1], 0.999))
@@ -130,6 +130,8 @@ def q_sample(schedule, x0, t, eps):
 def q_posterior(schedule, x0, x_t, t):
     """Mean and variance of q(x_{t-1} | x_t, x_0), a Gaussian by Bayes' rule (Ho eq. 6-7).
 
+    This is the step back if x_0 is known; p_theta uses the predicted x_0 instead.
+
     Write x for x_{t-1} and a for alpha_bar_{t-1}, and let t > 1. Given x, x_t does not depend on
     x_0 (eq. 2), so the posterior is proportional to q(x_t | x) q(x | x_0). By eq. 1 and 4, -2 log
     of this product is, per number and up to a constant,
@@ -155,9 +157,9 @@ def q_posterior(schedule, x0, x_t, t):
 def x0_from_eps(schedule, x_t, t, eps):
     """Eq. 5 solved for x_0: (x_t - sqrt(1-alpha_bar_t) eps) / sqrt(alpha_bar_t).
 
-    Given x_t there is one unknown: eps, x_0 and v = sqrt(alpha_bar_t) eps - sqrt(1-alpha_bar_t) x_0
-    (Salimans & Ho 2022) are affine functions of each other. So the errors d of their predictions
-    are proportional, d x_0 = -sqrt((1-alpha_bar)/alpha_bar) d eps, d v = d eps / sqrt(alpha_bar):
+    Let v = sqrt(alpha_bar_t) eps - sqrt(1-alpha_bar_t) x_0 (Salimans & Ho 2022). Given x_t, each of
+    eps, x_0 and v is an affine function of any other. So the errors d of their predictions are
+    proportional, d x_0 = -sqrt((1-alpha_bar)/alpha_bar) d eps, d v = d eps / sqrt(alpha_bar):
 
         |d eps|^2 = SNR_t |d x_0|^2 = alpha_bar_t |d v|^2,   SNR_t = alpha_bar_t / (1-alpha_bar_t)
     """
@@ -174,13 +176,13 @@ def score_from_eps(schedule, t, eps):
 
     log q(x_t | x_0) = -|x_t - sqrt(alpha_bar) x_0|^2 / (2 (1-alpha_bar)) + const. Its gradient is
     -(x_t - sqrt(alpha_bar) x_0) / (1-alpha_bar), and the bracket is sqrt(1-alpha_bar) eps (eq. 5).
-    The score of the noisy data is grad log q(x_t), with q(x_t) = int q(x_0) q(x_t | x_0) dx_0.
-    Differentiate, and divide by q(x_t):
+    The score of the noised data is grad log q(x_t), with q(x_t) = int q(x_0) q(x_t | x_0) dx_0.
+    Differentiate the integral, and divide by q(x_t):
 
         grad log q(x_t) = E[grad log q(x_t | x_0) | x_t] = -E[eps | x_t] / sqrt(1-alpha_bar_t)
 
-    E[eps | x_t] minimises the squared error of eq. 11, so this score is estimated by
-    -eps_theta / sqrt(1-alpha_bar_t).
+    E[eps | x_t] minimises the squared error of eq. 11, so eps_theta learns it. The score is
+    estimated by -eps_theta / sqrt(1-alpha_bar_t).
     """
     return eps / -gather(schedule.noise, t, eps)
 
@@ -195,16 +197,16 @@ def sample_t(schedule, batch, rng):
 def bound_weight(schedule, variance="beta"):
     """lambda(t) = beta_t^2 / (2 sigma_t^2 alpha_t (1-alpha_bar_t)), a table (T+1,) (Ho eq. 12).
 
-    It leads from the bound to the error of eps. If sigma_t is not learned, a term of the bound (see
-    bound_term) depends on theta only through |d mean|^2 / (2 sigma_t^2). Here d mean is the
-    difference between the means of the posterior and of p_theta. Both are c_x0 x_0 + c_xt x_t, the
-    first with the true x_0, the second with the predicted one. So d mean = c_x0 d x_0. By
-    x0_from_eps and alpha_bar_t = alpha_t alpha_bar_{t-1},
+    With it, T times eq. 11 is the variational bound up to a constant. If sigma_t^2, the variance of
+    p_theta, is not learned, a term of the bound (see bound_term) depends on theta only through
+    |d mean|^2 / (2 sigma_t^2). Here d mean is the difference between the means of the posterior and
+    of p_theta. Both are c_x0 x_0 + c_xt x_t, the first with the true x_0, the second with the
+    predicted one. So d mean = c_x0 d x_0. By x0_from_eps and alpha_bar_t = alpha_t alpha_bar_{t-1},
 
         c_x0^2 |d x_0|^2 = alpha_bar_{t-1} beta_t^2 / (1-alpha_bar_t)^2 |d eps|^2 / SNR_t
                          = beta_t^2 / (alpha_t (1-alpha_bar_t)) |d eps|^2
 
-    L_simple drops this factor, or puts another lambda(t) in its place (see loss_weight).
+    L_simple drops this factor, as Ho found better samples without it (see loss_weight).
     """
     t = slice(1, None)
     sigma2 = fixed_variance(schedule, variance)[t]
@@ -219,11 +221,11 @@ WEIGHTS = ("uniform", "inverse-alpha-bar", "min-snr", "bound")
 def loss_weight(schedule, name):
     """lambda(t) by name as a table (T+1,), scaled to mean one over t = 1..T.
 
-    The scale is the unit of the loss. Adam's updates by L_simple do not depend on it.
+    Adam divides by the gradient's size, so its updates by L_simple do not depend on the scale.
 
     uniform            1: every timestep's eps error counts the same (Ho eq. 14)
     inverse-alpha-bar  1/alpha_bar_t: the squared error of v, the output if preconditioned (see nn).
-                       At most 1e4: so t = T, where the cosine schedule has 4e6, hardly counts
+                       At most 1e4: so v at T, where the cosine schedule has 4e6, hardly counts
     min-snr            min(SNR_t, 5)/SNR_t: the squared error of x_0 times SNR_t, or times 5 where
                        SNR_t is larger (Hang et al. 2023)
     bound              see bound_weight
@@ -257,17 +259,17 @@ def l_simple(schedule, eps_theta, x0, t, eps, cond, weight):
 def fixed_variance(schedule, variance):
     """The table (T+1,) of sigma^2, "beta" or "beta-tilde", if Sigma_theta = sigma^2 I is fixed.
 
-    The best p_theta has the mean and variance of q(x_{t-1} | x_t). By the law of total variance,
-    this variance is that of the posterior plus that of the posterior's mean, as x_0 varies given
-    x_t: beta_tilde_t + c_x0^2 Var(x_0 | x_t). Two limits:
+    The best Gaussian p_theta has the mean and variance of q(x_{t-1} | x_t). By the law of total
+    variance, this variance is that of the posterior plus that of the posterior's mean, as x_0
+    varies given x_t. The sum is beta_tilde_t + c_x0^2 Var(x_0 | x_t). Two limits:
 
         x_0 one point     Var(x_0 | x_t) = 0                 sigma^2 = beta_tilde_t
         x_0 ~ N(0, I)     Var(x_0 | x_t) = 1-alpha_bar_t     sigma^2 = beta_t
 
-    The second, with a for alpha_bar_{t-1}: beta (1-a + a beta) / (1-alpha_bar_t) = beta, as
-    a (1-beta) = alpha_bar_t. For data with E[x_0^2] <= 1, the mean of this variance over x_t lies
-    between the limits: E[Var(x_0 | x_t)] is the least mean squared error of an estimate of x_0, and
-    that of the estimate sqrt(alpha_bar_t) x_t is at most 1-alpha_bar_t.
+    In the second the sum is, with a for alpha_bar_{t-1}, beta (1-a + a beta) / (1-alpha_bar_t) =
+    beta, as a (1-beta) = alpha_bar_t. If E[x_0^2] <= 1, the sum's mean over x_t lies between the
+    limits: E[Var(x_0 | x_t)] is the least mean squared error of any estimate of x_0 from x_t,
+    and that of the estimate sqrt(alpha_bar_t) x_t is at most 1-alpha_bar_t.
     """
     if variance == "beta":
         return schedule.beta
@@ -281,6 +283,7 @@ def mean_from_eps(schedule, eps_hat, x_t, t, clip=None):
 
         (x_t - beta_t / sqrt(1-alpha_bar_t) eps_hat) / sqrt(alpha_t)
 
+    as c_x0 / sqrt(alpha_bar_t) + c_xt = 1 / sqrt(alpha_t).
     clip bounds the predicted x_0 to [-clip, clip], for networks without preconditioning: near t = T
     x0_from_eps divides by a small number, so a small error of eps is a large one of x_0. With
     preconditioning (see nn.Denoiser) x_0 hardly ever reaches the bound.
@@ -325,8 +328,8 @@ def p_sample(schedule, eps_theta, x_t, t, cond, rng, variance="beta-tilde", clip
     """A sample of p_theta(x_{t-1} | x_t): mean + sigma z, z ~ N(0, I) (Ho, algorithm 2).
 
     t: one int. The last step, t = 1, returns the mean, which is the predicted x_0 (c_x0 = 1,
-    c_xt = 0). No noise is added: beta_tilde_1 is 0, and with another sigma DDPM leaves the noise
-    out, too, as it would stay in the sample. The bound uses sigma_1 all the same (see bound_term).
+    c_xt = 0). It adds no noise, as no later step would remove it. beta_tilde_1 is 0 anyway; if
+    sigma is another, only the bound uses sigma_1 (see bound_term).
     """
     mean, sigma2 = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance, clip)
     if t == 1:
@@ -338,7 +341,7 @@ def ancestral_sampling(schedule, eps_theta, x_T, cond, rng, variance="beta-tilde
     """Eq. 14: from x_T through the learned transitions down to x_0; yields x_T, x_{T-1}, .., x_0.
 
     If x_T is a Tensor and a tape is open, all x_t are Tensors: x_0 can be differentiated with
-    respect to x_T, through the whole chain.
+    respect to x_T.
     """
     x = x_T
     yield x
@@ -350,13 +353,13 @@ def ancestral_sampling(schedule, eps_theta, x_T, cond, rng, variance="beta-tilde
 # ---- variational bound ---------------------------------------------------------------------------
 
 def gaussian_kl(mean, variance, other_mean, other_variance):
-    """KL(N(mean, variance) || N(other_mean, other_variance)) in nats, element by element."""
+    """KL(q || p) = E_q[log q - log p] of Gaussians q and (other) p, elementwise, in nats."""
     ratio = variance / other_variance
     return 0.5 * (ratio - 1 - np.log(ratio) + (mean - other_mean) ** 2 / other_variance)
 
 
 def bound_term(schedule, eps_theta, x0, x_t, t, cond, variance="beta"):
-    """Eq. 9: the bound's term for t (Ho eq. 5), in nats (B, H, D).
+    """Eq. 9: the term of variational_bound for t (Ho eq. 5), in nats (B, H, D).
 
     It is the cross-entropy -E_q[log p_theta(x_{t-1} | x_t)] minus the entropy of the posterior:
 
@@ -394,7 +397,7 @@ def variational_bound(schedule, eps_theta, x0, cond, rng, variance="beta"):
     In nats per number of x_0. A term is a mean over the batch, with one sample of x_t per x_0.
 
     Eq. 8: in expectation over x_0 the sum is KL(q(x_{0:T}) || p_theta(x_{0:T})) plus the entropy of
-    q(x_0). No model changes the entropy, so a lower bound means a smaller divergence. And as no
+    q(x_0). No model changes the entropy, so a smaller bound means a smaller divergence. And as no
     divergence is negative, the bound is never below the entropy.
     """
     terms = []
@@ -420,8 +423,8 @@ def l_vlb(schedule, eps_theta, x0, t, eps, cond, weight=None, variance="learned"
 def l_hybrid(schedule, eps_theta, x0, t, eps, cond, weight, share=1e-3):
     """L_simple + share L_vlb (Nichol & Dhariwal 2021, eq. 16). Returns one number.
 
-    The mean is learned from the first term alone, as the second holds eps_hat constant. The
-    variance is learned from the second.
+    The first term alone trains the mean, as the second holds eps_hat constant. The second trains
+    the variance.
     """
     x_t = q_sample(schedule, x0, t, eps)
     eps_hat, v = eps_theta.with_variance(x_t, t, cond)

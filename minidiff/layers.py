@@ -31,13 +31,13 @@ def _rows(a):
 
 @operation
 def conv1d(x, W, b):
-    """Convolution along time, padded with zeros to the same length, for an odd kernel of K taps.
+    """Convolution along time, padded with zeros to the same length. K taps, an odd number.
 
         y[t] = b + sum_j x[t + j - K//2] W[j],   x[t] = 0 outside 0..H-1
 
     x: (H, B, I), W: (K, I, O), b: (O,) -> (H, B, O), for H steps, I input and O output channels.
-    Time comes first: so the steps that a tap reads are contiguous, and a tap is one matrix product
-    without a copy of its input.
+    Tap j is the matrix W[j] for one shift in time. Time is the first axis: so the steps that a tap
+    reads are contiguous in memory, and its matrix product needs no copy of them.
     """
     K = len(W)
     if x.ndim != 3 or W.ndim != 3 or K % 2 == 0:
@@ -82,7 +82,7 @@ def _stretch(shift, H):
 def rmsnorm(x, eps=1e-5):
     """x / sqrt(mean(x^2) + eps), with the mean over the last axis (Zhang & Sennrich 2019).
 
-    x: (..., C). No gain is learned: it would only scale the rows of the matrix that follows.
+    x: (..., C). No factor per channel is learned: it would only scale rows of the next matrix.
     """
     n = x.shape[-1]
     rms = np.sqrt(_row_dot(x, x) / n + eps)  # (..., 1)
@@ -105,10 +105,10 @@ def groupnorm(x, gain, bias, groups, eps=1e-5):
     """gain xhat + bias, xhat = (x - mean) / sqrt(var + eps), per sample.
 
     Mean and variance are over time and the channels of a group. x: (H, B, C); gain, bias: (C,), or
-    (B, C), which differ between samples: then this is FiLM (Perez et al. 2018) at no extra cost.
+    (B, C): if they are computed from a condition, this is FiLM (Perez et al. 2018).
 
-    Fused, arrays (H, B, C) are only multiplied by, and added to, arrays (B, C). The gradient, with
-    <a> for the mean of a over time and a group, is
+    Fused, arrays (H, B, C) need only products and sums with arrays (B, C). The gradient, with <a>
+    for the mean of a over time and a group, is
 
         gx = (gain g - <gain g> - xhat <gain g xhat>) / sqrt(var + eps)
     """

@@ -1,8 +1,8 @@
-"""The two denoisers: a residual MLP, and a 1-D convolutional network with FiLM.
+"""The two denoisers: a residual multilayer perceptron (MLP), and a 1-D convolutional network.
 
-Both are called as eps_theta(x_t, t, cond): given a noised chunk of actions, the timestep and the
-features of the observation, predict the noise. `Denoiser` holds what they share, the time embedding
-and the preconditioning; `MLP` and `ConvNet` are the networks inside it.
+Both are called as eps_theta(x_t, t, cond): they predict the noise, given a noised chunk of actions,
+the timestep and the features of the observation. `Denoiser` holds what they share, the time
+embedding and the preconditioning (scales of input and output); `MLP` and `ConvNet` are inside it.
 """
 import numpy as np
 
@@ -17,8 +17,8 @@ def parameters(shapes, rng, zero=()):
     """A network's parameters: one flat float32 array theta, and Tensors by name, views into it.
 
     The optimiser, the moving average and the file see one vector.
-    Weights (names that end in W) start as N(0, 1/fan_in), or at 0 if named in `zero`; gains start
-    at 1, biases at 0.
+    Weights (names that end in W) start as N(0, 1/n), n being the inputs of a unit, or at 0 if named
+    in `zero`; gains start at 1, biases at 0.
     """
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
     if sum(sizes) > MOST:
@@ -37,7 +37,7 @@ def parameters(shapes, rng, zero=()):
 def time_embedding(t):
     """[sin(w_k t), cos(w_k t)], w_k = 1 .. 1e-4 in equal ratios (Vaswani et al. 2017).
 
-    t: (N,) -> (N, EMBEDDING) float32.
+    t: (N,) -> (N, EMBEDDING) float32. Fast waves tell near timesteps apart, slow ones far ones.
     """
     phase = np.asarray(t)[:, None] * 1e4 ** -np.linspace(0, 1, EMBEDDING // 2)
     return np.concatenate([np.sin(phase), np.cos(phase)], 1).astype(np.float32)
@@ -48,25 +48,25 @@ class Denoiser:
 
         eps_theta = sqrt(1-alpha_bar) x_t + sqrt(alpha_bar) F(c_in x_t, t, cond)
 
-    Output: for eps_theta to be the true noise, F must be, by eq. 5 for x_t,
+    Output: eps_theta is the true noise if (solve for F; eq. 5 gives x_t)
 
         F = (eps - sqrt(1-alpha_bar) x_t) / sqrt(alpha_bar)
           = sqrt(alpha_bar) eps - sqrt(1-alpha_bar) x_0 = v  (v-prediction, Salimans & Ho 2022)
 
     For x_0 with E[x_0^2] = 1 this target has the same size at every t: E[v^2] = alpha_bar + 1 -
-    alpha_bar = 1. (Its error has not: it is largest near t = 1, where v is nearly eps, and x_t
-    tells little of eps.) The predicted x_0 is then sqrt(alpha_bar) x_t - sqrt(1-alpha_bar) F: it
-    magnifies no error of F. And ||eps - eps_theta||^2 = alpha_bar ||v - F||^2.
+    alpha_bar = 1. (The error of F varies: it is largest near t = 1, where v is nearly eps, and x_t
+    tells little of eps.) The predicted x_0 is then sqrt(alpha_bar) x_t - sqrt(1-alpha_bar) F: its
+    error is at most that of F. And ||eps - eps_theta||^2 = alpha_bar ||v - F||^2.
 
-    Without preconditioning F would have to predict eps itself. Near t = T that is nearly x_t: what
-    F says of x_0 would be a small difference, as eps - x_t is about -sqrt(alpha_bar) x_0.
+    Without preconditioning F would have to predict eps itself. Near t = T eps is nearly x_t, and
+    only the small difference between them, about sqrt(alpha_bar) x_0, tells of x_0.
 
     Input: c_in x_t, the best linear estimate of x_0 from x_t, for x_0 of mean 0 and standard
-    deviation s = 1/2. For any s, as Cov(x_0, x_t) = sqrt(alpha_bar) s^2 and Var(x_t) =
-    alpha_bar s^2 + 1 - alpha_bar, it is sqrt(alpha_bar) s^2 x_t / (alpha_bar s^2 + 1 - alpha_bar).
+    deviation s = 1/2. For any s it is Cov(x_0, x_t) / Var(x_t) times x_t, and eq. 5 gives
+    Cov(x_0, x_t) = sqrt(alpha_bar) s^2, Var(x_t) = alpha_bar s^2 + 1 - alpha_bar.
     So F sees x_t where x_t tells something about x_0, and 0 where it is pure noise. (Karras et al.
     scale the input to variance 1.) s stands for the standard deviation of x_0 given the
-    observation, measured as the RMS error of a regression to x_0: 0.43 for the scripted
+    observation. A good regression to x_0 has it as its RMS error: 0.43 for the scripted
     demonstrations of PushT, 0.63 for held-out human ones.
 
     precondition=False: eps_theta = F(x_t, t, cond). learned=True: F has two outputs for each
@@ -87,7 +87,7 @@ class Denoiser:
         return self.with_variance(x_t, t, cond)[0]
 
     def with_variance(self, x_t, t, cond):
-        """eps_theta, and v of learned_variance or None if that is not learned, both (B, H, D)."""
+        """eps_theta, and v of learned_variance (None unless `learned`), both (B, H, D)."""
         D = x_t.shape[2]
         embedding = self.embedding[np.full(len(x_t), t)]  # (B, EMBEDDING)
         scaled = x_t * self.c_in[t] if self.precondition else x_t
@@ -137,7 +137,7 @@ class MLP(Network):
     h = W x; then `blocks` times h <- h + W SiLU(W RMSNorm(h)); then W SiLU(W RMSNorm(h)), the head.
     Each W is a matrix of its own. x_shape: (H, D); the output is (B, H, outputs D).
     The last matrix of a block starts at zero, so that every block begins as the identity. No layer
-    needs a bias: one input is nearly constant, cos(1e-4 t), the last number of the time embedding.
+    needs a bias: the time embedding ends in cos(1e-4 t), which is nearly constant, as a bias is.
     """
 
     def __init__(self, x_shape, cond_dim, rng, width, blocks, outputs=1):
@@ -165,9 +165,9 @@ class MLP(Network):
 class ConvNet(Network):
     """Residual 1-D convolutions along the chunk's time, conditioned by FiLM (Perez et al. 2018).
 
-    The context is one layer on the time embedding and cond. It enters twice: from it follow an
-    array (H, C) that is added to the output of the first convolution, and the gain and bias of each
-    norm inside a block. Arrays are (H, B, C), time first (see layers.conv1d). Blocks begin as the
+    The context is one layer on the time embedding and cond. Linear layers make two things of it: an
+    array (H, C), added to the output of the first convolution, and the gain and bias of each norm
+    inside a block (FiLM). Arrays are (H, B, C), time first (see layers.conv1d). Blocks begin as the
     identity.
     """
 

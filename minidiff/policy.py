@@ -22,12 +22,12 @@ class DiffusionPolicy:
     schedule: Schedule
     task: Task
     normaliser: Normaliser
-    obs_horizon: int = 1  # the latest observations, which it is given
+    obs_horizon: int = 1  # how many of the latest observations it is given
     pred_horizon: int = 8  # H, actions in a plan
     action_horizon: int = 4  # actions carried out before the next plan, see demos.Task
     sampler: Callable = ancestral_sampling  # or a function with the same arguments
     clip: float = 4.0  # bound on the predicted x_0, see diffusion.mean_from_eps
-    temperature: float = 0.7  # factor on the sampler's noise: 1 samples p_theta, 0 varies nothing
+    temperature: float = 0.7  # factor on all noise: 1 samples p_theta, 0 draws no noise at all
 
     def __post_init__(self):
         if not 1 <= self.action_horizon <= self.pred_horizon:
@@ -68,7 +68,7 @@ class DiffusionPolicy:
 
 
 class Tempered:
-    """A generator of normal numbers with the standard deviation `temperature`."""
+    """Normal random numbers with standard deviation `temperature`; below 1 plans vary less."""
 
     def __init__(self, rng, temperature):
         self.rng = rng
@@ -107,10 +107,10 @@ def run_episode(policy, env, rng, seed=None, options=None, decide=None):
                 return
 
 
-# ---- its file ------------------------------------------------------------------------------------
+# ---- the file of a policy ------------------------------------------------------------------------
 
 def contents(trainer):
-    """What the file of a Trainer's policy holds -> arrays by name, meta.
+    """What the file of a Trainer's policy holds -> arrays by name, meta (a dictionary of facts).
 
     arrays: the averaged weights (ema), beta, and the fields of the Normaliser. meta: the task's
     name, the config, the steps done, the CPU seconds, and a hash of the demonstrations.
@@ -176,9 +176,9 @@ def from_trainer(trainer, sampler=ancestral_sampling, **options):
 
 
 def save(path, trainer, resumable=False, **notes):
-    """Write a Trainer's policy; resumable: with all that training needs to go on.
+    """Write a Trainer's policy to a file. resumable: with all that training needs to go on.
 
-    notes are kept in meta. If a number is not finite or too large, nothing is written: Diverged.
+    notes are kept in meta. Diverged, before it writes, if a number is not finite or too large.
     """
     arrays, meta = contents(trainer)
     going_on = trainer.state() | {"losses": trainer.losses[:trainer.n]}

@@ -1,15 +1,15 @@
 """Reverse-mode automatic differentiation over NumPy arrays.
 
-A `Tensor` is a variable: the gradient with respect to it is wanted. Plain arrays are constants.
+A `Tensor` is a variable: the gradient of a loss with respect to it is wanted. Arrays are constants.
 
-Each operation below is a function of arrays. It returns its result and, for each input, a function
-that turns the gradient of the loss with respect to the result into that with respect to the input:
-the chain rule for this one operation. While a `Tape` is open, an operation on a Tensor gives a
-Tensor, and the tape keeps these functions in the order of computation. `tape.backward(loss)` calls
-them from the last to the first:
+Each operation below is a function of arrays. It returns its result, and one function for each
+input: the chain rule for this one operation. That function turns g, the gradient of the loss with
+respect to the result, into the gradient with respect to the input. While a `Tape` is open, an
+operation on a Tensor gives a Tensor, and the tape keeps these functions in the order of
+computation. `tape.backward(loss)` calls them from the last to the first:
 
     with Tape() as tape:
-        loss = tn.sum((x * w - y) * (x * w - y))
+        loss = tn.sum((x * w - y) * (x * w - y))  # w: a Tensor; x, y: arrays; tn: this module
     tape.backward(loss)                       # now w.grad holds dloss/dw
 
 Without an open tape an operation gives an array, so sampling pays nothing for gradients. Backward
@@ -29,7 +29,7 @@ class Tensor:
 
     data: ndarray of any shape, of real or complex floating-point numbers; integers and booleans
     become float64. grad: None, or an array of the shape of data. Every `Tape.backward` adds to it,
-    so set it back to None between steps.
+    so set it back to None after each gradient step.
     """
     __slots__ = ("data", "grad")
     __array_ufunc__ = None  # so that NumPy leaves `ndarray * Tensor` to Tensor.__rmul__
@@ -81,10 +81,10 @@ class Tape:
         _open.tape = self._outer
 
     def backward(self, result, grad=None):
-        """Add d sum(grad * result)/dx to x.grad, for each Tensor x that no recorded operation made.
+        """Add the gradient of sum(grad * result) to x.grad, for each input Tensor x.
 
-        grad: of the shape of result, 1 by default. The tape is emptied on the way: this frees each
-        intermediate array as soon as it has been used. So backward works once for a tape.
+        Results of recorded operations keep no grad. grad: of the shape of result, 1 by default. The
+        tape is emptied on the way, to free each array once it was used. So backward works once.
         ValueError for a result that this tape has not recorded.
         """
         if not any(out is result for out, _, _ in reversed(self._entries)):
@@ -101,16 +101,16 @@ class Tape:
             for x, gradient_of in zip(inputs, backward):
                 if isinstance(x, Tensor):
                     g = np.asarray(_sum_to(gradient_of(grad), x.data.shape), x.data.dtype)
-                    # gradients add up over all paths; not in place, as another Tensor may hold g
+                    # gradients add up over all paths; no +=, as g may also be another x's grad
                     x.grad = g if x.grad is None else x.grad + g
 
 
 def operation(forward):
     """Decorator: a function of arrays becomes an operation on Tensors and arrays.
 
-    forward(*arrays, **options) returns the result and then functions, one for each of the first
-    arrays, from the gradient of the result to that of the array. Pass Tensors by position. Options
-    are constants, and so are arrays without such a function.
+    forward(*arrays, **options) returns the result and then one function for each array, in order:
+    from the gradient of the result to that of the array. The last arrays may have none: they are
+    constants, as the options are. Pass Tensors by position.
     """
     @functools.wraps(forward)
     def apply(*inputs, **options):

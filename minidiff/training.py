@@ -18,7 +18,7 @@ WIDTH = {"mlp": 128, "conv": 64}  # the defaults
 GROUPS = 8  # groups of channels in the norms of the conv net; its width must be a multiple
 LARGEST = 1e9  # a larger number in a policy or a run means that it diverged or is damaged
 NETWORK = ("objective", "net", "width", "blocks", "precondition", "obs_horizon", "pred_horizon",
-           "clip", "schedule", "T")  # fields of Config without which weights mean nothing
+           "clip", "schedule", "T")  # fields of Config that must agree for weights to fit
 STATE = ("theta", "m", "v", "loss_by_t", "losses")  # arrays in a run's file besides the policy's
 
 
@@ -104,7 +104,7 @@ def wrong(value, field):
 
 
 def check_progress(meta, config):
-    """ValueError if the steps or the CPU seconds in a file's meta cannot be those of such a run."""
+    """ValueError if meta, the facts in a file, has steps or CPU seconds that config rules out."""
     n = meta.get("update")
     seconds = meta.get("cpu_seconds")
     if type(n) is not int or not 0 <= n <= config.steps:
@@ -116,7 +116,7 @@ def check_progress(meta, config):
 def check_numbers(arrays):
     """ValueError if an array of a policy or of a run is not finite, or has too large numbers."""
     for name, array in arrays.items():
-        if name == "loss_by_t":  # a curve, with gaps
+        if name == "loss_by_t":  # it may hold NaN
             continue
         if array.dtype.kind != "f" or not float(np.abs(array).max(initial=0)) <= LARGEST:
             raise ValueError(f"array '{name}' is not made of finite numbers within +-{LARGEST:.0e}")
@@ -140,7 +140,7 @@ class Trainer:
 
     config: a Config. task: a demos.Task. data: demos.Demos. loss: a function with the arguments of
     diffusion.l_simple. init: a policy with the same network; training starts from its weights and
-    uses its Normaliser. n: how many steps are done. losses (steps,): the loss of each, 0 from n on.
+    uses its Normaliser. n: the steps done so far. losses (steps,): the loss of each, 0 from n on.
     loss_by_t (POINTS, QUARTERS), with fewer rows in shorter runs: see record_loss_by_t.
     """
 
@@ -156,7 +156,7 @@ class Trainer:
             data, task, config.obs_horizon, config.pred_horizon, config.clip,
             init.normaliser if init else None)
         self.rows = drawn(data.episode_ends, FINISH, config.finish)
-        check_numbers(self.normaliser._asdict())  # now: a file with such numbers could not be read
+        check_numbers(self.normaliser._asdict())  # before training: `load` would refuse its file
         self.schedule, self.eps_theta = build(config, self.x0.shape[2], self.cond.shape[1],
                                                self.rng)
         self.net = self.eps_theta.net
@@ -209,9 +209,9 @@ class Trainer:
         return float(loss.data)
 
     def record_loss_by_t(self, batch=256):
-        """At up to POINTS steps: L_simple in each quarter of t = 1..T, always with the same noise.
+        """At up to POINTS steps of a run, record L_simple in each quarter of t = 1..T.
 
-        Only if the loss is l_simple or l_hybrid; else loss_by_t stays NaN.
+        Rows and noise are always the same. Only for l_simple, l_hybrid: else loss_by_t stays NaN.
         """
         points = len(self.loss_by_t)
         due = self.n * points % self.config.steps < points  # once in each of `points` equal parts
@@ -237,14 +237,14 @@ class Trainer:
                 "v": self.optimiser.v, "loss_by_t": self.loss_by_t}
 
     def stretched(self, curve, steps):
-        """loss_by_t of a run of `steps` steps, each row moved to where its step is in this run."""
+        """curve, the loss_by_t of a run of `steps` steps, on the scale of this run's steps."""
         known = np.flatnonzero(np.isfinite(curve).any(1))
         longer = np.full_like(self.loss_by_t, np.nan)
         longer[known * steps * len(longer) // (len(curve) * self.config.steps)] = curve[known]
         return longer
 
     def restore(self, arrays, meta):
-        """Continue a saved run. If `steps` is the same, so are the weights that it ends in.
+        """Continue a saved run. With the same `steps` it ends in the weights of an unbroken run.
 
         ValueError if it was made from other demonstrations, or if its arrays or meta do not fit.
         """

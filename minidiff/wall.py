@@ -2,7 +2,7 @@
 
     python train.py --task minidiff/wall.py      train on demonstrations of both ways, score, draw
 
-A Task is all that minidiff is told of a task. To make your own, copy this file and replace its
+A Task is all that minidiff knows of a task. To make your own, copy this file and replace its
 features, frame, demonstrations and world. Training needs the demonstrations alone; scoring needs
 the world, too.
 """
@@ -26,7 +26,7 @@ def frame(obs):
 
 
 def demonstrations(episodes=300, seed=0):
-    """From near (0, -1) up to (0, 1), about half of them on each side of the wall."""
+    """Paths from near (0, -1) up to (0, 1), about half of them on each side of the wall."""
     rng = np.random.default_rng(seed)
     s = np.linspace(0, 1, H + 1)
     start = rng.normal((0, -1), 0.05, (episodes, 2))
