@@ -306,6 +306,8 @@ def learned_variance(schedule, v, x_t, t):
 def p_mean_variance(schedule, eps_theta, x_t, t, cond, variance="beta-tilde", clip=None):
     """Eq. 6: mean and variance of p_theta(x_{t-1} | x_t) = N(mu_theta, Sigma_theta).
 
+    The true step back, q(x_{t-1} | x_t), is no Gaussian in general. But the smaller beta_t, the
+    nearer it is to one (Sohl-Dickstein et al. 2015): this is why there are many steps.
     variance: "beta-tilde" or "beta" (see fixed_variance), or "learned", if the network predicts
     it (see learned_variance).
     clip: see mean_from_eps.
