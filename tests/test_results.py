@@ -238,7 +238,7 @@ def test_a_rung_gives_the_mean_and_the_range_of_training_seeds():
     resting = False, 0.0, 300, True
     one = of_ladder(solved, solved, solved, moving)
     other = of_ladder(solved, moving, resting, resting)
-    assert tables.of_seeds((), "rung").text(one, other) == "50.0 (25.0 .. 75.0) %"
+    assert tables.of_seeds((), "rung").text(one, other) == "50.0 % (25.0 .. 75.0)"
     assert tables.at_rest((), "rung").text(one, other) == "2 of 4"
     assert tables.pooled((), "rung", tables.success_of).text(one, other) == tables.rate(4, 8)
 
