@@ -1,7 +1,10 @@
 """The figures of the pages: what makes them, how they are written, when they are out of date."""
+from minidiff import folders, stopping
+
 import argparse
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from benchmarks import results, tables
@@ -73,6 +76,28 @@ def test_the_fingerprint_changes_with_the_command_and_earlier_steps(folder):
     assert results.fingerprint(step._replace(after=(changed,))) != first
 
 
+def test_the_fingerprint_changes_with_imported_code_and_the_data(folder, monkeypatch):
+    step = Step("a.json", "python eval.py a")
+    monkeypatch.setattr(results, "DATA", [folder / "data"])
+    found = set()
+    for data, changed in (("1", None), ("2", None), ("2", "minidiff/diffusion.py")):
+        (folder / "data").write_text(data)
+        monkeypatch.setattr(results, "code", lambda path, changed=changed: str(path == changed))
+        results.fingerprint.cache_clear()
+        found.add(results.fingerprint(step))
+    assert len(found) == 3
+
+
+def test_the_fingerprint_of_a_table_changes_with_each_of_its_steps(folder):
+    cells = [Cell((made_by(folder, name, "1", name),), str) for name in "ab"]
+    first = results.of_table(Table([], [cells]))
+    for k, name in enumerate("ab"):
+        changed = [*cells]
+        changed[k] = Cell((made_by(folder, name, "2", name),), str)
+        assert results.of_table(Table([], [changed])) != first
+        made_by(folder, name, "1", name)
+
+
 def test_the_code_behind_a_command_is_all_that_it_imports():
     of_eval = results.closure("eval.py")
     assert {"minidiff/diffusion.py", "minidiff/scoring/rollout.py",
@@ -87,15 +112,20 @@ def test_the_code_behind_a_command_is_all_that_it_imports():
 def test_a_step_comes_after_what_it_needs_and_is_not_done_again(folder):
     first = made_by(folder, "a", COUNT, "a.json")
     second = made_by(folder, "b", COUNT, "b.json", (first,))
-    last = made_by(folder, "c", COUNT, "c.json", (second, first))._replace(alone=True)
-    assert results.make([last, second], results.Ledger(), 2) == []
+    last = made_by(folder, "c", COUNT, "c.json", (second,))._replace(alone=True)
+    assert results.make([last], results.Ledger(), 2) == []
     runs = results.FOLDER / "runs.txt"
     assert runs.read_text() == "a.jsonb.jsonc.json"
     assert results.make([last], results.Ledger(), 2) == []
     assert runs.read_text() == "a.jsonb.jsonc.json"
     changed = made_by(folder, "b", COUNT + "\nmore = 1", "b.json", (first,))
-    results.make([last._replace(after=(changed, first))], results.Ledger(), 2)
+    last = last._replace(after=(changed,))
+    results.make([last], results.Ledger(), 2)
     assert runs.read_text() == "a.jsonb.jsonc.jsonb.jsonc.json"
+    (results.FOLDER / "c.json").unlink()
+    results.make([last], results.Ledger(), 2)
+    assert runs.read_text() == "a.jsonb.jsonc.jsonb.jsonc.jsonc.json"
+    assert results.Ledger().expected(last._replace(seconds=1e6)) < 1e6
 
 
 RESUMED = """import pathlib, sys
@@ -116,6 +146,36 @@ def test_a_stopped_step_goes_on_unless_its_code_has_changed(folder):
     assert results.make([changed], results.Ledger(), 1) == []
 
 
+@pytest.mark.parametrize("text", ["pass", COUNT + "sys.exit(1)"], ids=["makes nothing", "fails"])
+def test_a_step_counts_if_it_ends_well_and_makes_its_file(folder, text):
+    step = made_by(folder, "a", text, "a.json")
+    (results.FOLDER / "a.json").write_text("of older code")
+    assert results.make([step], results.Ledger(), 1) == [step]
+    assert not results.Ledger().has(step)
+
+
+def test_a_run_finds_in_its_folder_only_files_of_other_steps(folder):
+    looks = "import os, pathlib, sys\npath = pathlib.Path(sys.argv[1])\n"
+    looks += "path.write_text(str(os.listdir(path.parent)))"
+    step = made_by(folder, "a", looks, "a/policy.npz")
+    other = made_by(folder, "b", COUNT, "a/other.json")
+    results.make([other], results.Ledger(), 1)
+    (results.FOLDER / "a" / "checkpoint.npz").write_text("of older code")
+    results.make([step], results.Ledger(), 1)
+    assert (results.FOLDER / "a" / "policy.npz").read_text() == "['other.json']"
+    assert results.Ledger().has(other)
+
+
+def test_without_human_demonstrations_the_rest_is_made(folder, capsys):
+    human = made_by(folder, "a", COUNT, "a.json", words="--demos human.npz")
+    needs = made_by(folder, "b", COUNT, "b.json", (human,))
+    free = made_by(folder, "c", COUNT, "c.json")
+    assert results.make([needs, free], results.Ledger(), 1) == [human, needs]
+    said = capsys.readouterr().err
+    assert "human.npz is missing" in said and "failed" not in said
+    assert (results.FOLDER / "runs.txt").read_text() == "c.json"
+
+
 def test_what_needs_a_failed_step_is_not_tried_and_the_rest_is(folder, capsys):
     broken = made_by(folder, "a", "raise SystemExit('no such thing')", "a.json")
     lost = made_by(folder, "b", COUNT, "b.json", (broken,))
@@ -131,7 +191,37 @@ def test_a_step_that_measures_time_runs_alone():
                           for name, seconds in (("q", 1), ("s", 2), ("t", 3)))
     assert results.ready([quick, slow, timed], [], 2) == [slow, quick]
     assert results.ready([timed], [quick], 2) == [] and results.ready([quick], [timed], 2) == []
-    assert results.ready([timed], [], 2) == [timed]
+    assert results.ready([timed, timed._replace(output="u")], [], 2) == [timed]
+    later = Step("l", "l", (quick, timed))
+    assert results.ready([later], [quick], 2) == results.ready([quick, later], [slow], 1) == []
+    assert results.ready([quick, later], [slow], 2) == [quick]
+    assert results.ready([timed, later], [], 2) == [timed]
+
+
+SLOW = "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(4)\n"
+
+
+def test_ctrl_c_ends_the_commands_and_keeps_what_is_done(folder, monkeypatch):
+    quick = made_by(folder, "a", COUNT, "a.json")
+    slow = made_by(folder, "b", SLOW, "b.json", (quick,))
+    start, processes = results.start, []
+    monkeypatch.setattr(results, "start",
+                        lambda step: processes.append(start(step)) or processes[-1])
+    monkeypatch.setattr(stopping, "asked", (results.FOLDER / "begun").exists)
+    page = a_page(folder, monkeypatch, "<!-- table: t -->\n<!-- end -->")
+    made = {name: Table(["what"], [[Cell((step,), str)]]) for name, step in
+            (("t", quick), ("u", slow))}
+    with pytest.raises(stopping.Stopped, match="what is done is kept"):
+        results.make_and_write(made, 2)
+    assert processes[0].poll() == 0 and processes[1].poll()
+    assert "| {'n': 3} |" in page.read_text()
+    assert [results.Ledger().has(step) for step in (quick, slow)] == [True, False]
+
+
+def test_a_damaged_file_is_named(folder):
+    (results.FOLDER / "ledger.json").write_text('{"a.json": {"co')
+    with pytest.raises(ValueError, match="ledger.json is damaged .*: delete it"):
+        results.Ledger()
 
 
 # ---- the pages -----------------------------------------------------------------------------------
@@ -156,18 +246,82 @@ def test_a_table_is_written_between_its_marks_and_checked(folder, monkeypatch):
     assert "| what | n |\n| --- | --- |\n| three | 3 % |\n\n<sub>`python tests/benchm" in text
     assert "--only t`: 20" in text and text.endswith("<!-- end -->\nEnd.\n")
     assert results.check({"t": table}) == []
-    assert results.check({"t": table, "u": table}) == ["u: no page has this table"]
+    missing = ["u: no page has this table, between its two marks"]
+    assert results.check({"t": table, "u": table}) == missing
+    assert results.check({"t": table, "u": table}, ["t"]) == []
+    assert results.check({}) == ["t: nothing is known of this table"]
     made_by(folder, "a", COUNT + "\nmore = 1", "a.json")
     assert results.check({"t": table}) == ["t: older than the code that makes it"]
 
 
 @pytest.mark.parametrize("prose, missing", [
     ("It is 12.5 %.", ["12.5 %"]), ("It is 7 of 9.", ["7 of 9"]), ("A score of 0.93.", ["0.93"]),
+    ("Only 8.0 %.", ["8.0 %"]), ("So 3 of 4, or 3 of 40.", ["3 of 4"]), ("In `--lr` 7 %.", ["7 %"]),
     ("With 95 % confidence, by `--lr 0.05`, in 4 steps.", []), ("So 98.0 % of 300.", []),
     ("`python eval.py` says 12 %.", [])])
 def test_a_figure_in_the_prose_needs_a_table_or_a_command(folder, monkeypatch, prose, missing):
     page = a_page(folder, monkeypatch, prose)
-    assert results.unsupported(page, "| 98.0 % | 1 |") == missing
+    assert results.unsupported(page, "| 98.0 % | 3 of 40 |") == missing
+
+
+def test_prose_between_other_marks_stays_as_it_is(folder, monkeypatch):
+    step = made_by(folder, "a", COUNT, "a.json")
+    table = Table(["n"], [[Cell((step,), lambda sheet: str(sheet["n"]))], ["4"], ["5"]])
+    before = "<!-- table: open -->\nSo.\n\n<!-- table: other -->\n| 1 |\n<!-- end -->\nEnd.\n\n"
+    page = a_page(folder, monkeypatch, before + "<!-- table: t -->\n<!-- end -->\nLast.\n")
+    results.make_and_write({"t": table, "open": table}, 1)
+    text = page.read_text()
+    assert text.startswith(before) and "| n |\n| --- |\n| 3 |\n| 4 |\n| 5 |\n\n<sub>" in text
+    assert text.endswith("<!-- end -->\nLast.\n")
+
+
+def test_a_cell_is_told_the_files_of_its_steps_in_their_order(folder):
+    steps = tuple(Step(f"{n}.json", "") for n in "12")
+    for step in steps:
+        (results.FOLDER / step.output).write_text(f'"{step.output}"')
+    table = Table(["n", "m"], [[Cell(steps, lambda one, two: f"{one}, {two}"), "so"]])
+    assert table.markdown() == "| n | m |\n| --- | --- |\n| 1.json, 2.json | so |"
+
+
+def test_the_line_below_a_table_has_the_last_date_and_all_machines(folder):
+    steps = [made_by(folder, name, "1", name) for name in "abc"]
+    ledger = results.Ledger()
+    for step, date, cores in zip(steps, ("2030-01-02", "2031-01-01", "2030-05-05"), "242"):
+        ledger.entries[step.output] = {"date": date, "machine": f"{cores} cores"}
+    line = results.credit("t", Table([], [[Cell(tuple(steps), str)]]), ledger)
+    assert "--only t`: 2031-01-01; 2 cores | 4 cores; code" in line
+
+
+def test_the_command_makes_what_can_be_made_and_says_what_is_missing(folder, monkeypatch, capsys):
+    good, bad = (Table(["n"], [[Cell((made_by(folder, name, text, f"{name}.json"),), str)]])
+                 for name, text in (("a", COUNT), ("b", "raise SystemExit(1)")))
+    monkeypatch.setattr(tables, "TABLES", {"good": good, "bad": bad})
+    page = a_page(folder, monkeypatch, "<!-- table: good -->\n<!-- end -->\n"
+                                       "<!-- table: bad -->\n<!-- end -->\n")
+    with pytest.raises(RuntimeError, match="1 commands are missing"):
+        results.main([])
+    assert "1 of 2 tables written" in capsys.readouterr().out and "| {'n': 3} |" in page.read_text()
+    with pytest.raises(RuntimeError, match="^1 faults"):
+        results.main(["--check"])
+    assert capsys.readouterr().out == "bad: older than the code that makes it\n"
+    results.main(["--check", "--only", "good"])
+    results.main(["--list", "--only", "bad"])
+    said = capsys.readouterr().out
+    assert "all figures are as their code makes them\nbad\n    python " in said
+    results.main(["--only", "good"])
+    assert "1 of 1 tables written" in capsys.readouterr().out
+
+
+def test_the_command_refuses_before_it_starts(folder, monkeypatch):
+    page = a_page(folder, monkeypatch, "")
+    monkeypatch.setattr(tables, "TABLES", {})
+    with folders.hold(results.FOLDER), pytest.raises(ValueError, match="another process is at"):
+        results.main([])
+    with pytest.raises(SystemExit):
+        results.main(["--jobs", "0"])
+    monkeypatch.setattr(results, "PAGES", [page / "PAGE.md"])
+    with pytest.raises(OSError, match="cannot be written there"):
+        results.main([])
 
 
 def pixels(text):
@@ -200,9 +354,30 @@ def every_step():
     return results.with_all_before(steps)
 
 
-def test_each_output_has_one_command_and_each_row_a_cell_for_each_column():
+def test_a_step_comes_after_each_whose_file_its_command_names():
+    steps = every_step()
+    makes = {step.output: step for step in steps}
+    makes |= {tables.run_of(step): step for step in steps if "/policy.npz" in step.output}
+    makes |= {Path(step.output).parts[0]: step for step in steps if step.resumes}
+    for step in steps:
+        named = step.command.split()[4 if " -m " in step.command else 2:]
+        named += [f"{word}-{seed}" for word in named if "ladder-" in word for seed in tables.SEEDS]
+        others = {makes[word] for word in named if word in makes} - {step}
+        assert others <= set(step.after), step.command
+
+
+def test_a_step_whose_folder_is_emptied_has_it_to_itself():
+    emptied = [step for step in every_step()
+               if step.resumes or step.output.endswith("/policy.npz")]
+    homes = [Path(step.output).parts for step in emptied]
+    assert {len(parts) for parts in homes} == {2}
+    assert len({folder for folder, _ in homes}) == len(homes)
+
+
+def test_each_output_has_one_command_and_each_row_a_cell_for_each_column(folder):
     steps = every_step()
     assert len({step.output for step in steps}) == len(steps) > 200
+    assert len({results.log_of(step) for step in steps}) == len(steps)
     for name, table in tables.TABLES.items():
         assert {len(row) for row in table.rows} == {len(table.head)}, name
 
@@ -226,6 +401,7 @@ def test_a_rate_collapses_where_nothing_failed():
     assert tables.rate(1000, 1000) == "1,000 of 1,000, ≥ 99.6 %"
     assert tables.rate(150, 200) == "75.0 % [68.4, 80.8]"
     assert tables.rate(9999, 10_000) == "99.99 % [99.94, 100.00]"
+    assert tables.rate(199, 200) == "99.5 % [97.2, 100.0]"
 
 
 def of_ladder(*episodes):
@@ -249,3 +425,17 @@ def test_scores_of_several_sheets_are_pooled():
     assert tables.success().text(*sheets) == tables.rate(15, 20)
     assert tables.mean_score().text(*sheets).startswith("0.750 [")
     assert tables.median_steps().text(*sheets) == "30"
+    assert tables.median_steps().text({"episodes": [
+        {"success": k > 0, "steps": steps} for k, steps in enumerate((300, 10, 20, 90))]}) == "20"
+
+
+def test_cells_of_one_sheet_say_percent_and_steps_of_it(folder, monkeypatch):
+    sheet = {"summary": {"success": 0.5, "score": 0.618}, "share": {"left": 0.25},
+             "episodes": [{"success": True, "steps": 70, "score": 1.0}]}
+    assert tables.short(None).text(sheet) == "50.0 %, 0.62"
+    assert tables.short(None, "steps").text(sheet) == "50.0 %, 0.62, 70 steps"
+    assert tables.percent(None, "share", "left", digits=1).text(sheet) == "25.0 %"
+    assert tables.played(None, "x", tables.success_of).text({"x": sheet}) == tables.rate(1, 1)
+    assert tables.worst_and_best(sheet, {"summary": {"success": 0.75}}) == "50.0 .. 75.0 %"
+    monkeypatch.setattr(tables, "seconds_of", lambda sheet: sheet)
+    assert tables.cpu().text(10.0, 20.0) == "15"

@@ -11,10 +11,10 @@ is made again only when the code that makes it has changed; comments, docstrings
 count. So Ctrl-C loses only what is under way. The tables are then written into the pages, between
 their marks, each with the date, the machine and a fingerprint of its code. --check compares these.
 
-Some tables take the 206 human demonstrations of Diffusion Policy, as runs/results/human.npz or
-human.zip (minidiff/pusht/README.md says where they are).
+Some tables take the 206 human demonstrations of Diffusion Policy, as runs/results/human.npz.
+minidiff/pusht/README.md says where they are. The content tells the format: their zip may be copied
+under this name.
 """
-import argparse
 import ast
 import datetime
 import functools
@@ -24,7 +24,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -34,12 +33,15 @@ from typing import Callable, NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from minidiff import stopping  # noqa: E402
-from minidiff.checkpoint import write_atomically, write_json  # noqa: E402
+from minidiff.beyond.options import bounded  # noqa: E402
+from minidiff.checkpoint import check_writable, write_atomically, write_json  # noqa: E402
+from minidiff.folders import hold  # noqa: E402
 from minidiff.progress import duration, say, say_aside  # noqa: E402
 
 FOLDER = ROOT / "runs" / "results"
 PAGES = [ROOT / "minidiff" / "pusht" / "RESULTS.md", ROOT / "minidiff" / "pusht" / "README.md",
          ROOT / "README.md"]
+HUMAN = "human.npz"  # in FOLDER; cannot be made
 DATA = ["minidiff/pusht/expert.npz", "minidiff/pusht/policy.npz"]
 NO_FIGURES = ("minidiff/pusht/view/", "minidiff/progress.py", "minidiff/stopping.py",
               "minidiff/folders.py", "minidiff/scoring/cluster.py", "minidiff/scoring/workers.py")
@@ -76,13 +78,18 @@ class Table(NamedTuple):
     def markdown(self):
         lines = [self.head, ["---"] * len(self.head)]
         for row in self.rows:
-            lines.append([cell if isinstance(cell, str) else cell.text(*map(read, cell.steps))
+            lines.append([cell if isinstance(cell, str) else
+                          cell.text(*[read(FOLDER / step.output) for step in cell.steps])
                           for cell in row])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def read(step):
-    return json.loads((FOLDER / step.output).read_text(encoding="utf-8"))
+def read(path):
+    """A JSON file; ValueError, with its name, where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it and start again") from None
 
 
 # ---- which code makes a figure? ------------------------------------------------------------------
@@ -183,21 +190,23 @@ class Ledger:
 
     def __init__(self):
         self.path = FOLDER / "ledger.json"
-        self.entries = {}
-        if self.path.exists():
-            self.entries = json.loads(self.path.read_text(encoding="utf-8"))
+        self.entries = read(self.path) if self.path.exists() else {}
 
     def has(self, step):
         entry = self.entries.get(step.output, {})
         return entry.get("code") == fingerprint(step) and (FOLDER / step.output).exists()
 
     def begin(self, step):
-        """Before a step starts: take away what a part of it, or older code, has left."""
+        """Before a step starts: take away what a part of it, or older code, has left. The files of
+        other steps stay, even in the folder of a run."""
         output = FOLDER / step.output
         is_run = step.output.endswith("/policy.npz")
         goes_on = step.resumes and self.entries.get(step.output, {}).get("begun")
         if is_run or (step.resumes and goes_on != fingerprint(step)):
-            shutil.rmtree(output.parent, ignore_errors=True)
+            others = {FOLDER / name for name in self.entries} - {output}
+            for path in output.parent.rglob("*"):
+                if path.is_file() and path not in others:
+                    path.unlink()
         elif not step.resumes:
             output.unlink(missing_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -234,9 +243,9 @@ def start(step):
     words[0] = sys.executable
     if words[1] != "-m":
         words[1] = str(ROOT / words[1])
-    log = open(log_of(step), "w", encoding="utf-8")
-    return subprocess.Popen(words, cwd=FOLDER, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    with open(log_of(step), "w", encoding="utf-8") as log:
+        return subprocess.Popen(words, cwd=FOLDER, env=os.environ | {"PYTHONPATH": str(ROOT)},
+                                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def log_of(step):
@@ -248,12 +257,16 @@ def log_of(step):
 def make(steps, ledger, jobs):
     """Run all steps that are missing -> those that failed, and those that need them."""
     waiting = [step for step in with_all_before(steps) if not ledger.has(step)]
-    total = sum(map(ledger.expected, waiting)) / jobs
-    started, done, count = time.monotonic(), 0.0, len(waiting)
-    running, lost = {}, []
+    seconds = {step: ledger.expected(step) for step in waiting}
+    started, made, running, lost = time.monotonic(), [], {}, []
+    if not (FOLDER / HUMAN).exists():
+        lost = [step for step in waiting if HUMAN in step.command.split()]
+        waiting = [step for step in waiting if step not in lost]
+    if lost:
+        say_aside(f"{FOLDER / HUMAN} is missing, and so are {len(lost)} commands that read it: "
+                  "minidiff/pusht/README.md says where it is")
     try:
         while waiting or running:
-            stopping.safe_point("stopped: what is done is kept")
             for step in list(waiting):
                 if any(earlier in lost for earlier in step.after):
                     waiting.remove(step)
@@ -263,20 +276,20 @@ def make(steps, ledger, jobs):
                 ledger.begin(step)
                 running[step] = start(step), time.monotonic()
             time.sleep(0.1)
+            stopping.safe_point("stopped: what is done is kept")
             for step, (process, begun) in list(running.items()):
                 if process.poll() is None:
                     continue
                 del running[step]
-                done += ledger.expected(step) / jobs
                 if process.returncode or not (FOLDER / step.output).exists():
                     say_aside(f"failed: {step.command}\n    {log_of(step)} says why")
                     lost.append(step)
                     continue
                 ledger.add(step, time.monotonic() - begun)
-                passed = time.monotonic() - started
-                left = (total - done) * passed / done
-                say(f"{count - len(waiting) - len(running)} of {count}, {duration(left)} left: "
-                    f"{step.command}")
+                made.append(step)
+                pace = (time.monotonic() - started) / sum(map(seconds.get, made))
+                left = pace * sum(map(seconds.get, [*waiting, *running]))
+                say(f"{len(made)} of {len(seconds)}, {duration(left)} left: {step.command}")
     finally:
         for process, _ in running.values():
             process.terminate()
@@ -292,14 +305,15 @@ def ready(waiting, running, jobs):
     busy = {step.output for step in [*waiting, *running]}
     free = [step for step in waiting if not busy & {earlier.output for earlier in step.after}]
     together = [step for step in free if not step.alone]
-    if together or running or len(waiting) > len(free):
+    if together or running:
         return sorted(together, key=lambda step: -step.seconds)[:jobs - len(running)]
     return free[:1]
 
 
 # ---- the pages -----------------------------------------------------------------------------------
 
-MARKED = re.compile(r"(?<=<!-- table: )([\w-]+)( -->\n)(.*?)(?=<!-- end -->)", re.S)
+MARKED = re.compile(
+    r"(?<=<!-- table: )([\w-]+)( -->\n)((?:(?!<!-- table: ).)*?)(?=<!-- end -->)", re.S)
 
 
 def credit(name, table, ledger):
@@ -328,20 +342,20 @@ def marked(page):
     return {match[1]: match[3] for match in MARKED.finditer(page.read_text(encoding="utf-8"))}
 
 
-def check(tables):
-    """-> in words, which figures are older than their code, or stand nowhere."""
+def check(tables, only=None):
+    """-> in words, which figures are older than their code, or stand nowhere. only: names."""
     found = {name: block for page in PAGES for name, block in marked(page).items()}
-    faults = [f"{name}: no page has this table" for name in tables if name not in found]
-    for name, block in found.items():
-        if name not in tables:
-            faults.append(f"{name}: nothing is known of this table")
-        elif f"code {of_table(tables[name])}<" not in block:
+    faults = [f"{name}: nothing is known of this table" for name in found if name not in tables]
+    for name in only or tables:
+        if name not in found:
+            faults.append(f"{name}: no page has this table, between its two marks")
+        elif f"code {of_table(tables[name])}<" not in found[name]:
             faults.append(f"{name}: older than the code that makes it")
     return faults + [f"{page.name}: {figure} stands in no table" for page in PAGES
                      for figure in unsupported(page, "".join(found.values()))]
 
 
-FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)? ?%|\d+\.\d\d+|\d[\d,]* of \d[\d,]*")
+FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)? ?%|\d+\.\d\d+|\d[\d,]* of \d+(?:,\d{3})*")
 NO_FIGURE = ("95 %", "0.95", "100 %")  # of confidence and success, and where all is meant
 
 
@@ -357,15 +371,28 @@ def unsupported(page, tables):
         if not re.search(r"`python |^    python |et al\. \d{4}", paragraph, re.M):
             prose = re.sub(r"`[^`]*`|\$[^$]*\$|\]\([^)]*\)", "", paragraph.replace("\n", " "))
             figures += FIGURE.findall(prose)
-    return [figure for figure in figures if figure not in tables and figure not in NO_FIGURE]
+    return [figure for figure in figures if figure not in NO_FIGURE
+            and not re.search(rf"(?<![\d.,]){re.escape(figure)}(?!\d)", tables)]
+
+
+def make_and_write(tables, jobs):
+    """Make what is missing and write the tables that are whole -> the steps that are lost."""
+    ledger = Ledger()
+    try:
+        return make([step for table in tables.values() for step in table.steps()], ledger, jobs)
+    finally:
+        whole = {name: table for name, table in tables.items()
+                 if all(map(ledger.has, table.steps()))}
+        for page in PAGES:
+            write(page, whole, ledger)
+        say(f"{len(whole)} of {len(tables)} tables written")
 
 
 # ---- the command ---------------------------------------------------------------------------------
 
 def main(arguments):
     from benchmarks.tables import TABLES
-    parser = argparse.ArgumentParser(prog="python tests/benchmarks/results.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = stopping.Parser(prog="python tests/benchmarks/results.py", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=tuple(TABLES), metavar="NAME",
                         default=tuple(TABLES), help="of these tables: " + ", ".join(TABLES))
     parser.add_argument("--check", action="store_true",
@@ -373,8 +400,8 @@ def main(arguments):
                              "stand in no table")
     parser.add_argument("--list", action="store_true",
                         help="make nothing; list the commands behind each table")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N",
-                        help="commands at a time (default: one for each core)")
+    parser.add_argument("--jobs", type=bounded(int, 1, 1000), default=os.cpu_count(),
+                        metavar="N", help="commands at a time (default: one for each core)")
     args = parser.parse_args(arguments)
     tables = {name: TABLES[name] for name in args.only}
     if args.list:
@@ -383,22 +410,16 @@ def main(arguments):
                                         for step in with_all_before(table.steps())))
         return
     if args.check:
-        faults = check(tables)
+        faults = check(TABLES, args.only)
         if faults:
-            raise RuntimeError("\n".join(faults))
+            say("\n".join(faults))
+            raise RuntimeError(f"{len(faults)} faults, see above")
         say(f"{len(tables)} tables: all figures are as their code makes them")
         return
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    ledger = Ledger()
-    steps = [step for table in tables.values() for step in table.steps()]
-    try:
-        lost = make(steps, ledger, args.jobs)
-    finally:  # what is whole is written
-        whole = {name: table for name, table in tables.items()
-                 if all(map(ledger.has, table.steps()))}
-        for page in PAGES:
-            write(page, whole, ledger)
-        say(f"{len(whole)} of {len(tables)} tables written")
+    for page in PAGES:
+        check_writable(page)
+    with hold(FOLDER):
+        lost = make_and_write(tables, args.jobs)
     if lost:
         raise RuntimeError(f"{len(lost)} commands are missing, see above")
 
