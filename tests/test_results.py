@@ -1,13 +1,16 @@
 """The figures of the pages: what makes them, how they are written, when they are out of date."""
 from minidiff import folders, stopping
+from minidiff.scoring.scores import Episode
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from benchmarks import results, tables
+from benchmarks import ladder, measuring, results, tables
 from benchmarks.results import Cell, Step, Table
 from conftest import ROOT
 
@@ -21,7 +24,8 @@ def double(x):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder for figures, and nothing is remembered of other files."""
-    monkeypatch.setattr(results, "FOLDER", tmp_path / "figures")
+    for module in (results, tables):
+        monkeypatch.setattr(module, "FOLDER", tmp_path / "figures")
     (tmp_path / "figures").mkdir()
     for function in (results.imports, results.closure, results.code, results.fingerprint):
         function.cache_clear()
@@ -218,6 +222,14 @@ def test_ctrl_c_ends_the_commands_and_keeps_what_is_done(folder, monkeypatch):
     assert [results.Ledger().has(step) for step in (quick, slow)] == [True, False]
 
 
+def test_a_command_runs_under_this_python_with_this_repository(folder):
+    tells = "import os, pathlib, sys\n"
+    tells += "pathlib.Path(sys.argv[1]).write_text(sys.executable + os.environ['PYTHONPATH'])"
+    step = made_by(folder, "a", tells, "a.txt")
+    results.make([step], results.Ledger(), 1)
+    assert (results.FOLDER / "a.txt").read_text() == f"{sys.executable}{ROOT}"
+
+
 def test_a_damaged_file_is_named(folder):
     (results.FOLDER / "ledger.json").write_text('{"a.json": {"co')
     with pytest.raises(ValueError, match="ledger.json is damaged .*: delete it"):
@@ -369,6 +381,8 @@ def test_a_step_comes_after_each_whose_file_its_command_names():
 def test_a_step_whose_folder_is_emptied_has_it_to_itself():
     emptied = [step for step in every_step()
                if step.resumes or step.output.endswith("/policy.npz")]
+    keeps = ("ladder.py", "distractors.py")  # they go on from what is in their folder
+    assert all(step.resumes == step.command.split()[1].endswith(keeps) for step in every_step())
     homes = [Path(step.output).parts for step in emptied]
     assert {len(parts) for parts in homes} == {2}
     assert len({folder for folder, _ in homes}) == len(homes)
@@ -417,13 +431,15 @@ def test_a_rung_gives_the_mean_and_the_range_of_training_seeds():
     assert tables.of_seeds((), "rung").text(one, other) == "50.0 % (25.0 .. 75.0)"
     assert tables.at_rest((), "rung").text(one, other) == "2 of 4"
     assert tables.pooled((), "rung", tables.success_of).text(one, other) == tables.rate(4, 8)
+    assert tables.pooled((), "rung", tables.score_of).text(one, other).startswith("0.625 [")
+    assert tables.pooled((), "rung", tables.steps_of).text(one, other) == "80"
 
 
 def test_scores_of_several_sheets_are_pooled():
-    sheets = [{"episodes": [{"success": k < good, "score": float(k < good), "steps": 10 * k}
+    sheets = [{"episodes": [{"success": k < good, "score": (k < good) / 2, "steps": 10 * k}
                             for k in range(10)]} for good in (10, 5)]
     assert tables.success().text(*sheets) == tables.rate(15, 20)
-    assert tables.mean_score().text(*sheets).startswith("0.750 [")
+    assert tables.mean_score().text(*sheets).startswith("0.375 [")
     assert tables.median_steps().text(*sheets) == "30"
     assert tables.median_steps().text({"episodes": [
         {"success": k > 0, "steps": steps} for k, steps in enumerate((300, 10, 20, 90))]}) == "20"
@@ -437,5 +453,56 @@ def test_cells_of_one_sheet_say_percent_and_steps_of_it(folder, monkeypatch):
     assert tables.percent(None, "share", "left", digits=1).text(sheet) == "25.0 %"
     assert tables.played(None, "x", tables.success_of).text({"x": sheet}) == tables.rate(1, 1)
     assert tables.worst_and_best(sheet, {"summary": {"success": 0.75}}) == "50.0 .. 75.0 %"
+    distance = {row[0]: row[1] for row in tables.fidelity().rows}["MIP"]
+    assert distance.text({"MIP": {"distance": [1.0, 4.0]}}) == "2.5 (1.0 .. 4.0)"
+    assert distance.text({"MIP": {"distance": [2.0]}}) == "2.0"
+    sides = {"left": 0.2, "between": 0.3, "right": 0.5}
+    assert tables.forks().rows[-1][1].text({"mip-0": sides}) == "20 / 30 / 50"
     monkeypatch.setattr(tables, "seconds_of", lambda sheet: sheet)
     assert tables.cpu().text(10.0, 20.0) == "15"
+
+
+def test_distractors_are_read_of_all_training_seeds(folder):
+    step = Step("d/results-2.json", "")
+    (results.FOLDER / "d").mkdir()
+    for seed, solved in enumerate((True, False, True)):
+        (results.FOLDER / "d" / f"results-{seed}.json").write_text(
+            json.dumps(of_ladder((solved, 1.0, 80, False))))
+    assert tables.of_distracted(step, "rung").text(None) == "66.7 (0.0 .. 100.0) %"
+
+
+def test_each_label_of_a_rung_is_another_rung_of_the_ladder():
+    shown = [rung for rung in tables.RUNG_ROWS.values() if rung]
+    assert len(set(shown)) == len(shown) and set(shown) <= set(ladder.RUNGS)
+
+
+# ---- what the scripts share ----------------------------------------------------------------------
+
+def test_episodes_are_played_in_parts_each_seed_once(monkeypatch):
+    monkeypatch.setattr(measuring.rollout, "rollout", lambda policy, seeds, **options:
+                        [(seed, options) for seed in seeds])
+    count = 2 * measuring.rollout.CHUNK + 3
+    played = measuring.played(None, count, 7, extra=1)
+    assert played == [(seed, {"extra": 1}) for seed in range(7, 7 + count)]
+
+
+def test_a_training_takes_the_loss_and_the_network_it_is_given(monkeypatch):
+    class Trainer(list):
+        def __init__(self, *given):
+            self.given = given
+
+    monkeypatch.setattr(measuring, "Trainer", Trainer)
+    config = SimpleNamespace(objective="mse", seed=0, steps=3)
+    of_mse = measuring.beyond.OBJECTIVES["mse"].loss
+    assert measuring.trained(config, 1, 2).given == (config, 1, 2, of_mse, None)
+    assert measuring.trained(config, 1, 2, "loss", "init").given == (config, 1, 2, "loss", "init")
+
+
+def test_a_sheet_keeps_all_that_was_added(tmp_path, capsys):
+    episodes = [Episode(seed, 0.5, seed > 1, 80, 0.5) for seed in (1, 2)]
+    sheet = measuring.Sheet(tmp_path / "a.json")
+    sheet.add("one", episodes)
+    sheet.add("other", {"n": 3})
+    kept = json.loads((tmp_path / "a.json").read_text())
+    assert [episode["seed"] for episode in kept["one"]["episodes"]] == [1, 2]
+    assert kept["other"] == {"n": 3} and "other: {'n': 3}" in capsys.readouterr().out

@@ -263,8 +263,8 @@ def make(steps, ledger, jobs):
         lost = [step for step in waiting if HUMAN in step.command.split()]
         waiting = [step for step in waiting if step not in lost]
     if lost:
-        say_aside(f"{FOLDER / HUMAN} is missing, and so are {len(lost)} commands that read it: "
-                  "minidiff/pusht/README.md says where it is")
+        say_aside(f"{FOLDER / HUMAN} is missing (minidiff/pusht/README.md says where it is): "
+                  f"left out what reads it, {len(lost)} commands")
     try:
         while waiting or running:
             for step in list(waiting):
