@@ -396,6 +396,47 @@ def test_each_output_has_one_command_and_each_row_a_cell_for_each_column(folder)
         assert {len(row) for row in table.rows} == {len(table.head)}, name
 
 
+def commands_of(cell):
+    return "\n".join(step.command for step in results.with_all_before(cell.steps)) + "\n"
+
+
+def test_the_commands_of_a_row_have_the_options_and_the_seed_of_its_label():
+    checked = 0
+    for name, table in tables.TABLES.items():
+        for label, *cells in table.rows:
+            commands = "".join(commands_of(cell) for cell in cells if isinstance(cell, Cell))
+            if "train.py" not in commands:
+                continue
+            options = re.findall(r"`(?:eval.py )?(--[^`]+)`", label)
+            options += [f"--{words}" for words in re.findall(r"(?<=training )seed \d", label)]
+            checked += len(options)
+            assert all(re.search(rf"{option}\s", commands) for option in options), (name, label)
+    assert checked > 20
+
+
+def test_a_cell_is_made_of_different_files_and_a_table_unlike_others():
+    cells = [cell for table in tables.TABLES.values() for row in table.rows for cell in row
+             if isinstance(cell, Cell)]
+    assert all(len(set(cell.steps)) == len(cell.steps) for cell in cells)
+    assert len({tuple(table.head) for table in tables.TABLES.values()}) == len(tables.TABLES)
+
+
+def test_each_policy_is_disturbed_under_its_own_name():
+    objectives = {"mixture": "--objective mixture ", "regression to the chunk": "--objective mse ",
+                  "to the next action": "--objective mse --pred-horizon 1 "}
+    table = tables.TABLES["disturbed"]
+    for row in table.rows:
+        for head, options in objectives.items():
+            assert options in commands_of(row[table.head.index(head)]), head
+
+
+def test_the_filter_is_told_the_noise_that_there_is():
+    rows = tables.TABLES["estimated"].rows
+    for command in "".join(commands_of(row[2]) for row in rows).splitlines():
+        px, noise = (re.search(rf"--{name} (\d)", command) for name in ("estimate", "obs-noise"))
+        assert not px or px[1] == (noise[1] if noise else "0"), command
+
+
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
 def test_the_commands_behind_the_tables_are_understood(script, monkeypatch):
     pytest.importorskip("pymunk")
