@@ -145,6 +145,8 @@ def test_a_stopped_step_goes_on_unless_its_code_has_changed(folder):
     step = made_by(folder, "a", RESUMED, "a/a.json")._replace(resumes=True)
     assert results.make([step], results.Ledger(), 1) == [step]
     assert results.make([step], results.Ledger(), 1) == []
+    (results.FOLDER / "a" / "part.txt").unlink()
+    assert results.make([step], results.Ledger(), 1) == []  # is not run again
     changed = made_by(folder, "a", RESUMED + "more = 1", "a/a.json")._replace(resumes=True)
     assert results.make([changed], results.Ledger(), 1) == [changed]
     assert results.make([changed], results.Ledger(), 1) == []
