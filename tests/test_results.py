@@ -307,8 +307,9 @@ def test_the_line_below_a_table_has_the_last_date_and_all_machines(folder):
 
 
 def test_the_command_makes_what_can_be_made_and_says_what_is_missing(folder, monkeypatch, capsys):
-    good, bad = (Table(["n"], [[Cell((made_by(folder, name, text, f"{name}.json"),), str)]])
-                 for name, text in (("a", COUNT), ("b", "raise SystemExit(1)")))
+    cells = [Cell((made_by(folder, name, text, f"{name}.json"),), str)
+             for name, text in (("a", COUNT), ("b", "raise SystemExit(1)"))]
+    good, bad = Table(["n"], [cells[:1]]), Table(["n", "m"], [cells])
     monkeypatch.setattr(tables, "TABLES", {"good": good, "bad": bad})
     page = a_page(folder, monkeypatch, "<!-- table: good -->\n<!-- end -->\n"
                                        "<!-- table: bad -->\n<!-- end -->\n")
