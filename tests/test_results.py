@@ -379,6 +379,8 @@ def test_a_step_comes_after_each_whose_file_its_command_names():
         named += [f"{word}-{seed}" for word in named if "ladder-" in word for seed in tables.SEEDS]
         others = {makes[word] for word in named if word in makes} - {step}
         assert others <= set(step.after), step.command
+        files = {word for word in named if word.endswith(".npz")}
+        assert files <= {*makes, results.HUMAN, tables.SHIPPED}, step.command
 
 
 def test_a_step_whose_folder_is_emptied_has_it_to_itself():
