@@ -60,13 +60,13 @@ class Step(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What stands in a table: text(the JSON files of the steps)."""
+    """What stands in a table: text(one file of figures for each step, read)."""
     steps: tuple
     text: Callable
 
 
 class Table(NamedTuple):
-    """`rows`: lists of cells; a cell may also be text."""
+    """`head`: a list of text. `rows`: lists as long; of Cells, or of text as it stands."""
     head: list
     rows: list
 
@@ -148,7 +148,7 @@ def code(path):
 
 
 def script(command):
-    """The file that a command runs."""
+    """The file that a command runs; of `python -m minidiff.pusht NAME` that of NAME."""
     words = command.split()
     if words[1] != "-m":
         return words[1]
@@ -158,7 +158,8 @@ def script(command):
 
 @functools.cache
 def fingerprint(step):
-    """Eight digits that change with the command, its code, the data and the steps before it."""
+    """Eight hexadecimal digits that change with the command, its code, the data and the steps
+    before it. Of the demonstrations that FOLDER holds they know nothing."""
     digest = hashlib.sha256(step.command.encode())
     for path in closure(script(step.command)):
         digest.update(code(path).encode())
@@ -170,6 +171,7 @@ def fingerprint(step):
 
 
 def of_table(table):
+    """As `fingerprint`, of all steps of a table. How the cells are written does not count."""
     return hashlib.sha256("".join(map(fingerprint, table.steps())).encode()).hexdigest()[:8]
 
 
@@ -299,7 +301,9 @@ def make(steps, ledger, jobs):
 
 
 def ready(waiting, running, jobs):
-    """The steps that can start now, the longest first. One that measures time runs alone, last."""
+    """The steps that can start now, the longest first. One that measures time runs alone, and
+    when nothing else can start. A step is free when all that it needs is neither waiting nor
+    running: `make` takes away those that need a failed one."""
     if any(step.alone for step in running):
         return []
     busy = {step.output for step in [*waiting, *running]}
@@ -317,7 +321,7 @@ MARKED = re.compile(
 
 
 def credit(name, table, ledger):
-    """The line below a table."""
+    """The line below a table: its command, the last date, all machines, its fingerprint."""
     entries = [ledger.entries[step.output] for step in table.steps()]
     machines = sorted({entry["machine"] for entry in entries})
     date = max(entry["date"] for entry in entries)
@@ -326,7 +330,7 @@ def credit(name, table, ledger):
 
 
 def write(page, tables, ledger):
-    """Put those tables into a page."""
+    """Put into a page those of the tables whose marks it has."""
     def made(match):
         name = match[1]
         if name not in tables:
@@ -343,7 +347,10 @@ def marked(page):
 
 
 def check(tables, only=None):
-    """-> in words, which figures are older than their code, or stand nowhere. only: names."""
+    """-> in words, which figures are older than their code, or stand nowhere.
+
+    only: names of the tables to look at. Unknown tables and the prose are always looked at.
+    """
     found = {name: block for page in PAGES for name, block in marked(page).items()}
     faults = [f"{name}: nothing is known of this table" for name in found if name not in tables]
     for name in only or tables:

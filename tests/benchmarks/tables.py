@@ -34,7 +34,7 @@ def run_of(step):
 
 
 def score(run, options=DDIM, episodes=500, each=0.015, alone=False):
-    """Episodes of a run; each: CPU seconds of one."""
+    """A sheet of a run's episodes. options: those of eval.py. each: CPU seconds of an episode."""
     words = f"{run_of(run)} {options} --episodes {episodes}"
     sheet = f"scores/{words.replace('--', '').replace(' ', '_')}.json"
     return Step(sheet, f"python eval.py {words} --seed {FIRST} --workers 1 --json {sheet}",
@@ -109,7 +109,7 @@ def median_steps(*steps):
 
 
 def short(step, more=""):
-    """Success and score in a few characters."""
+    """Success and score in a few characters; with `more`, whatever it says, steps, too."""
     def text(sheet):
         shown = f"{100 * sheet['summary']['success']:.1f} %, {sheet['summary']['score']:.2f}"
         return shown + (f", {steps_of(sheet['episodes'])} steps" if more else "")
@@ -117,7 +117,7 @@ def short(step, more=""):
 
 
 def cpu(*scored):
-    """CPU seconds of the trainings behind score sheets."""
+    """CPU seconds of a training, the mean over those behind the score sheets."""
     def text(*sheets):
         seconds = [seconds_of(sheet) for sheet in sheets]
         return f"{statistics.mean(seconds):.0f}"
@@ -157,16 +157,10 @@ def of_seeds(steps, rung):
 
 
 def at_rest(steps, rung):
+    """Of the failed episodes of all training seeds, those in which the agent came to rest."""
     def text(*results):
         failed = [episode for result in results for episode in result[rung] if not episode[0]]
         return f"{sum(episode[3] for episode in failed)} of {len(failed)}"
-    return Cell(tuple(steps), text)
-
-
-def mean_steps(steps, rung):
-    def text(*results):
-        solved = [episode[2] for result in results for episode in result[rung] if episode[0]]
-        return f"{statistics.median(solved):.0f}" if solved else "–"
     return Cell(tuple(steps), text)
 
 
