@@ -419,6 +419,14 @@ def test_the_commands_of_a_row_have_the_options_and_the_seed_of_its_label():
     assert checked > 20
 
 
+def test_the_folder_that_is_a_steps_own_has_no_file_of_another():
+    steps = every_step()
+    for step in steps:
+        if step.resumes or step.output.endswith("/policy.npz"):
+            own = step.output.rpartition("/")[0] + "/"
+            assert [other for other in steps if other.output.startswith(own)] == [step]
+
+
 def test_a_cell_is_made_of_different_files_and_a_table_unlike_others():
     cells = [cell for table in tables.TABLES.values() for row in table.rows for cell in row
              if isinstance(cell, Cell)]
@@ -514,7 +522,7 @@ def test_distractors_are_read_of_all_training_seeds(folder):
     for seed, solved in enumerate((True, False, True)):
         (results.FOLDER / "d" / f"results-{seed}.json").write_text(
             json.dumps(of_ladder((solved, 1.0, 80, False))))
-    assert tables.of_distracted(step, "rung").text(None) == "66.7 (0.0 .. 100.0) %"
+    assert tables.of_distracted(step, "rung").text(None) == "66.7 % (0.0 .. 100.0)"
 
 
 def test_each_label_of_a_rung_is_another_rung_of_the_ladder():

@@ -24,6 +24,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -50,13 +51,15 @@ NO_FIGURES = ("minidiff/pusht/view/", "minidiff/progress.py", "minidiff/stopping
 class Step(NamedTuple):
     """A command, run in FOLDER, and the file there that it makes. `after`: the steps whose files it
     reads. `seconds`: CPU seconds that it takes, about. `alone`: it measures time. `resumes`: if it
-    is stopped, it goes on from what is in its file's folder, which is its own."""
+    is stopped, it goes on from what is in its file's folder, which is its own. `loads`: files whose
+    code it loads by their names."""
     output: str
     command: str
     after: tuple = ()
     seconds: float = 10
     alone: bool = False
     resumes: bool = False
+    loads: tuple = ()
 
 
 class Cell(NamedTuple):
@@ -161,7 +164,7 @@ def fingerprint(step):
     """Eight hexadecimal digits that change with the command, its code, the data and the steps
     before it. Of the demonstrations that FOLDER holds they know nothing."""
     digest = hashlib.sha256(step.command.encode())
-    for path in closure(script(step.command)):
+    for path in [*closure(script(step.command)), *step.loads]:
         digest.update(code(path).encode())
     for path in DATA:
         digest.update((ROOT / path).read_bytes())
@@ -199,16 +202,12 @@ class Ledger:
         return entry.get("code") == fingerprint(step) and (FOLDER / step.output).exists()
 
     def begin(self, step):
-        """Before a step starts: take away what a part of it, or older code, has left. The files of
-        other steps stay, even in the folder of a run."""
+        """Before a step starts: take away what a part of it, or older code, has left."""
         output = FOLDER / step.output
         is_run = step.output.endswith("/policy.npz")
         goes_on = step.resumes and self.entries.get(step.output, {}).get("begun")
         if is_run or (step.resumes and goes_on != fingerprint(step)):
-            others = {FOLDER / name for name in self.entries} - {output}
-            for path in output.parent.rglob("*"):
-                if path.is_file() and path not in others:
-                    path.unlink()
+            shutil.rmtree(output.parent, ignore_errors=True)
         elif not step.resumes:
             output.unlink(missing_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)

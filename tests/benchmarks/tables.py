@@ -49,7 +49,7 @@ def figures(script, arguments, name, after=(), seconds=60, alone=False):
 
 
 def bound_of(run):
-    name = f"bound/{run_of(run)}.json"
+    name = f"likelihood/{run_of(run)}.json"
     return Step(name, f"python -m minidiff.pusht bound {run_of(run)} held-out.npz --json {name}",
                 (run, HELD_OUT), 30)
 
@@ -690,8 +690,9 @@ def tasks():
 
     rows = []
     for name in own_tasks.NAMES:
-        step = figures("own_tasks", name, f"task-{name}", seconds=200)
-        rows.append([f"[{name}](../../tests/benchmarks/tasks/{name}.py)"] + [
+        path = f"tests/benchmarks/tasks/{name}.py"
+        step = figures("own_tasks", name, f"task-{name}", seconds=200)._replace(loads=(path,))
+        rows.append([f"[{name}](../../{path})"] + [
             played(step, column, shown)
             for column in ("demonstrator", *own_tasks.COLUMNS)])
     return Table(["task", "demonstrator", *own_tasks.COLUMNS], rows)
