@@ -14,7 +14,9 @@ from pathlib import Path
 sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])  # tests, and the repository
 from minidiff import demos, policy, stopping  # noqa: E402
 from minidiff.beyond import OBJECTIVES, bind  # noqa: E402
-from minidiff.scoring import rollout  # noqa: E402
+from minidiff.checkpoint import write_json  # noqa: E402
+from minidiff.progress import say  # noqa: E402
+from minidiff.scoring import rollout, scores  # noqa: E402
 from minidiff.training import Config  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -71,7 +73,7 @@ def main(arguments):
     sheet = Sheet(args.json)
     task = importlib.import_module(f"benchmarks.tasks.{args.task}").TASK
     shown = [episode(args.task, FIRST + k)[2] for k in range(args.episodes)]
-    sheet.add("demonstrator", shown)
+    keep(sheet, "demonstrator", shown, task)
     data = demonstrated(args.task, 300)
     trainers = {}
     for column, (objective, sampler) in COLUMNS.items():
@@ -83,7 +85,15 @@ def main(arguments):
                 trainers[objective, seed] = trained(config, task, data, name=objective)
             planner = policy.from_trainer(trainers[objective, seed], sampler())
             episodes += played(planner, args.episodes, FIRST)
-        sheet.add(column, episodes)
+        keep(sheet, column, episodes, task)
+
+
+def keep(sheet, name, episodes, task):
+    """As sheet.add, for scores of any range."""
+    say(f"{name}: {scores.sentence(scores.summary(episodes, task.score_range))}")
+    sheet.figures[name] = {"episodes": [episode._asdict() for episode in episodes]}
+    if sheet.path:
+        write_json(sheet.path, sheet.figures)
 
 
 if __name__ == "__main__":
