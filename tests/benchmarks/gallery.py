@@ -259,7 +259,8 @@ def climbed(path, policy):
     """Success by the size of the noise, from the kept figures of ladder.py."""
     if not all((results.FOLDER / step.output).exists() for step in tables.LADDER["own"]):
         raise RuntimeError("first run python tests/benchmarks/results.py --only ladder")
-    ladder.draw(path, [results.read(step) for step in tables.LADDER["own"]])
+    ladder.draw(path, [results.read(results.FOLDER / step.output)
+                       for step in tables.LADDER["own"]])
 
 
 PICTURES = {"hero.webp": hero, "rollouts.png": strips, "forward.png": forward,
