@@ -350,7 +350,7 @@ def test_the_page_has_every_figure_where_it_belongs(page):
         lines = [line[1:-1].split("|") for line in block.splitlines() if line.startswith("|")]
         assert lines, f"{name}: not made yet"
         columns = [[pixels(line[k]) for line in lines] for k in range(len(lines[0]))]
-        first = min(max(columns[0]), 320)  # the words of the first column may wrap
+        first = min(max(columns[0]), 250)  # the words of the first column may wrap
         assert first + sum(map(max, columns[1:])) <= 830, name
         assert re.search(rf"--only {name}`: \d{{4}}-\d\d-\d\d; .+ cores, .+; code \w{{8}}<", block)
 

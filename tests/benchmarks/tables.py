@@ -152,6 +152,8 @@ def of_seeds(steps, rung):
     """The mean over training seeds of the successes of a rung, with the lowest and the highest."""
     def text(*results):
         shares = [100 * np.mean([episode[0] for episode in result[rung]]) for result in results]
+        if min(shares) == max(shares):
+            return f"{shares[0]:.1f} %"
         return f"{np.mean(shares):.1f} % ({min(shares):.1f} .. {max(shares):.1f})"
     return Cell(tuple(steps), text)
 
@@ -202,30 +204,28 @@ FIDELITY = figures("fidelity", "ladder-own held-out.npz", "fidelity",
 def own():
     rows = []
     for label, run, many, fewer in [
-            *[(f"training seed {seed}", run, 10_000, 1000) for seed, run in enumerate(OWN)],
-            ("seed 0, 1,300 steps, `--ema 0.995`", OWN_SHORT, 1000, 1000),
-            ("seed 0, `--net conv`, 1,500 steps", OWN_CONV, 1000, None)]:
+            *[(f"{seed}", run, 10_000, 1000) for seed, run in enumerate(OWN)],
+            ("0, 1,300 steps, `--ema 0.995`", OWN_SHORT, 1000, 1000),
+            ("0, `--net conv`, 1,500 steps", OWN_CONV, 1000, None)]:
         ddim = score(run, episodes=many, each=0.05 if run is OWN_CONV else 0.012)
         ancestral = fewer and score(run, "--sampler ancestral", fewer, 0.15)
         rows.append([label, cpu(ddim), success(ddim), success(ancestral) if ancestral else "",
                      median_steps(ddim)])
-    return Table(["demonstrations of minidiff", "CPU s", "DDIM, 4 steps", "ancestral, 100 steps",
-                  "median steps"], rows)
+    return Table(["training seed", "CPU s", "DDIM, 4 steps", "ancestral, 100 steps", "steps"], rows)
 
 
 def human():
     rows = []
     for label, run, sampled in [
-            *[(f"training seed {seed}", run, True) for seed, run in enumerate(PEOPLE)],
-            ("seed 0, 10,000 steps", train("human-long", f"{HUMAN} --steps 10000", seconds=40),
-             False),
-            ("seed 0, `--net conv`", HUMAN_CONV, False)]:
+            *[(f"{seed}", run, True) for seed, run in enumerate(PEOPLE)],
+            ("0, 10,000 steps", train("human-long", f"{HUMAN} --steps 10000", seconds=40), False),
+            ("0, `--net conv`", HUMAN_CONV, False)]:
         ddim = score(run, each=0.1 if run is HUMAN_CONV else 0.025)
         ancestral = sampled and score(run, "--sampler ancestral", 500, 0.35)
         rows.append([label, cpu(ddim), success(ddim), mean_score(ddim),
                      success(ancestral) if ancestral else "", median_steps(ddim)])
-    return Table(["206 human demonstrations", "CPU s", "DDIM, 4 steps", "score",
-                  "ancestral, 100 steps", "median steps"], rows)
+    return Table(["training seed", "CPU s", "DDIM, 4 steps", "its score", "ancestral", "steps"],
+                 rows)
 
 
 def readme():
@@ -266,7 +266,7 @@ def parts():
         run = train(name, f"{HUMAN} {options}") if options else PEOPLE[0]
         sheet = score(run, sampled, 500, 0.35 if "ancestral" in sampled else 0.025)
         rows.append([label, success(sheet), mean_score(sheet), median_steps(sheet)])
-    return Table(["human demonstrations", "success", "score", "median steps"], rows)
+    return Table(["human demonstrations", "success", "score", "steps"], rows)
 
 
 def horizon():
@@ -277,7 +277,7 @@ def horizon():
         sheets = [score(run, options, 500, 0.06 / count) for run in (OWN[0], PEOPLE[0])]
         rows.append([f"{count} of 8"] + [cell(sheet) for sheet in sheets
                                          for cell in (success, median_steps)])
-    return Table(["actions carried out", "own", "median steps", "human", "median steps"], rows)
+    return Table(["actions carried out", "own", "steps", "human", "steps"], rows)
 
 
 # ---- why does diffusion beat regression? ---------------------------------------------------------
@@ -477,7 +477,7 @@ def pauses():
 
 
 def next_action():
-    return Table(["regression, `--objective mse`", "success", "median steps"], [
+    return Table(["regression, `--objective mse`", "success", "steps"], [
         [label, success(*sheets), median_steps(*sheets)] for label, sheets in [
             ("to the chunk of 8 actions", [score(run, "") for run in MSE]),
             ("to the next action, `--pred-horizon 1`", [score(run, "") for run in NEXT])]])
@@ -491,7 +491,7 @@ def frames():
               "mirrored": "of the T, the agent always on its right: the default"}
     rows = [[label] + [played(step, name, what) for what in (success_of, score_of, steps_of)]
             for name, label in labels.items()]
-    return Table(["axes of plans and features", "success", "score", "median steps"], rows)
+    return Table(["axes of plans and features", "success", "score", "steps"], rows)
 
 
 def weights():
@@ -522,17 +522,18 @@ def errors():
 def samplers():
     rows = []
     for label, options, calls, count, each in [
-            ("ancestral, eq. 14", "--sampler ancestral", 100, 1000, 0.15),
-            ("the same at temperature 1", "--sampler ancestral --temperature 1", 100, 200, 0.15),
-            ("DDIM", DDIM, 4, 10_000, 0.012),
-            ("the same at temperature 1", f"{DDIM} --temperature 1", 4, 300, 0.015),
-            ("probability-flow ODE, Heun", "--sampler flow", 15, 200, 0.05),
-            ("reverse SDE, Euler–Maruyama", "--sampler sde", 100, 200, 0.15),
-            ("annealed Langevin", "--sampler langevin", 201, 200, 0.3),
-            ("predictor–corrector", "--sampler pc", 199, 200, 0.3)]:
-        sheet = score(OWN[0], options, count, each)
-        rows.append([label, f"`{options}`", str(calls), success(sheet), median_steps(sheet)])
-    return Table(["sampler", "`eval.py`", "network calls", "success", "median steps"], rows)
+            ("ancestral, eq. 14", "ancestral", 100, 1000, 0.15),
+            ("the same at temperature 1", "ancestral --temperature 1", 100, 200, 0.15),
+            ("DDIM", "ddim --sampler-steps 4", 4, 10_000, 0.012),
+            ("the same at temperature 1", "ddim --sampler-steps 4 --temperature 1", 4, 300, 0.015),
+            ("probability-flow ODE, Heun", "flow", 15, 200, 0.05),
+            ("reverse SDE, Euler–Maruyama", "sde", 100, 200, 0.15),
+            ("annealed Langevin", "langevin", 201, 200, 0.3),
+            ("predictor–corrector", "pc", 199, 200, 0.3)]:
+        sheet = score(OWN[0], f"--sampler {options}", count, each)
+        rows.append([label, f"`{options.removesuffix(' --temperature 1')}`", str(calls),
+                     success(sheet), median_steps(sheet)])
+    return Table(["sampler", "`--sampler`", "calls", "success", "steps"], rows)
 
 
 def objectives():
@@ -550,7 +551,7 @@ def objectives():
 def classifier_free():
     run = train("drop-cond", "--drop-cond 0.1")
     sheets = [(w, score(run, f"{DDIM} --guidance {w}", 300, 0.03)) for w in ("0", "0.5", "1", "2")]
-    return Table(["`--guidance`", "success", "median steps"], [
+    return Table(["`--guidance`", "success", "steps"], [
         [w, success(sheet), median_steps(sheet)] for w, sheet in sheets])
 
 
@@ -573,8 +574,8 @@ def disturbed():
         for run, sampling in ((OWN[0], DDIM), (MIXTURE[0], ""), (MSE[0], ""), (NEXT[0], "")):
             row.append(short(score(run, f"{sampling} {options}".strip(), 300, 0.04)))
         rows.append(row)
-    return Table(["what goes wrong", "diffusion", "mixture", "regression to the chunk",
-                  "to the next action"], rows)
+    return Table(["what goes wrong", "diffusion", "mixture", "regression", "to the next action"],
+                 rows)
 
 
 def estimated():
@@ -622,7 +623,7 @@ def candidates():
         rows.append([label, entry(sheet, "{:.0f}", "summary", "candidates"),
                      entry(sheet, "{:.0f}", "summary", "decision_ms"), success(sheet),
                      median_steps(sheet)])
-    return Table(["plans from", "plans", "ms a decision", "success", "median steps"], rows)
+    return Table(["plans from", "plans", "ms a decision", "success", "steps"], rows)
 
 
 # ---- what do more, or other, demonstrations do? --------------------------------------------------
