@@ -494,6 +494,7 @@ def test_scores_of_several_sheets_are_pooled():
     assert tables.success().text(*sheets) == tables.rate(15, 20)
     assert tables.mean_score().text(*sheets).startswith("0.375 [")
     assert tables.median_steps().text(*sheets) == "30"
+    assert tables.steps_of([{"success": False, "steps": 9}]) == "–"
     assert tables.median_steps().text({"episodes": [
         {"success": k > 0, "steps": steps} for k, steps in enumerate((300, 10, 20, 90))]}) == "20"
 

@@ -93,7 +93,8 @@ def score_of(episodes, digits=3, score_range=(0.0, 1.0)):
 
 
 def steps_of(episodes):
-    return f"{statistics.median(e['steps'] for e in episodes if e['success']):.0f}"
+    solved = [episode["steps"] for episode in episodes if episode["success"]]
+    return f"{statistics.median(solved):.0f}" if solved else "–"
 
 
 def success(*steps):
