@@ -402,6 +402,9 @@ def forks():
         figures = sheet[name]
         return " / ".join(f"{100 * figures[side]:.0f}" for side in ("left", "between", "right"))
 
+    def points(sheet, name):
+        return f"{100 * sheet[name]['difference']:.0f}"
+
     rows = []
     names = {"the demonstrator": "the demonstrator again"}
     names |= {label: run_of(run) for label, run in FORKED.items()}
@@ -409,7 +412,7 @@ def forks():
         row = [label]
         for step in FORKS:
             row += [of(step, functools.partial(sides, name=name)), percent(step, name, "both"),
-                    percent(step, name, "difference")]
+                    of(step, functools.partial(points, name=name))]
         rows.append(row)
     return Table(["", "on the axis", "both ways", "error", "5 px right", "both ways", "error"],
                  rows)
