@@ -340,7 +340,7 @@ def test_the_command_refuses_before_it_starts(folder, monkeypatch):
 def pixels(text):
     """How wide a cell is on GitHub's page, about: 16 px type, without links and marks."""
     text = re.sub(r"\]\([^)]*\)|[`*\[]|\$[^$]*\$", "", text)
-    return 7.7 * len(text) + 27
+    return 7.7 * len(text.strip()) + 27
 
 
 @pytest.mark.parametrize("page", results.PAGES, ids=lambda page: page.name)

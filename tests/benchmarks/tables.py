@@ -206,8 +206,8 @@ def own():
     rows = []
     for label, run, many, fewer in [
             *[(f"{seed}", run, 10_000, 1000) for seed, run in enumerate(OWN)],
-            ("0, 1,300 steps, `--ema 0.995`", OWN_SHORT, 1000, 1000),
-            ("0, `--net conv`, 1,500 steps", OWN_CONV, 1000, None)]:
+            ("0, 1,300 steps", OWN_SHORT, 1000, 1000),
+            ("0, conv, 1,500 steps", OWN_CONV, 1000, None)]:
         ddim = score(run, episodes=many, each=0.05 if run is OWN_CONV else 0.012)
         ancestral = fewer and score(run, "--sampler ancestral", fewer, 0.15)
         rows.append([label, cpu(ddim), success(ddim), success(ancestral) if ancestral else "",
@@ -220,7 +220,7 @@ def human():
     for label, run, sampled in [
             *[(f"{seed}", run, True) for seed, run in enumerate(PEOPLE)],
             ("0, 10,000 steps", train("human-long", f"{HUMAN} --steps 10000", seconds=40), False),
-            ("0, `--net conv`", HUMAN_CONV, False)]:
+            ("0, conv", HUMAN_CONV, False)]:
         ddim = score(run, each=0.1 if run is HUMAN_CONV else 0.025)
         ancestral = sampled and score(run, "--sampler ancestral", 500, 0.35)
         rows.append([label, cpu(ddim), success(ddim), mean_score(ddim),
