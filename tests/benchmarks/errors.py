@@ -5,7 +5,8 @@
 The network is preconditioned (nn.Denoiser): it predicts v = sqrt(abar) eps - sqrt(1-abar) x_0. Of
 plans that nobody was trained on, at a few timesteps: the variance of v; the mean squares of the
 errors of v, of eps and of x_0, for each number of a plan, in standard deviations; and the share of
-the numbers of the predicted x_0 that exceed the bound `clip`.
+the numbers of the predicted x_0 that exceed the bound `clip`. Then the largest number of all plans
+of the demonstrations that come with minidiff.
 """
 import sys
 from pathlib import Path
@@ -49,6 +50,8 @@ def main(arguments):
         beyond_clip = np.abs(x0_from_eps(schedule, x_t, t, predicted)) > policy.clip
         sheet.add(str(t), {"variance of v": float(v.var()), "v": of_eps / abar, "eps": of_eps,
                            "x_0": of_x0, "clipped": float(beyond_clip.mean())})
+    shown = demos.windows(PUSHT.relabel(demos.own(PUSHT)), policy.obs_horizon, policy.pred_horizon)
+    sheet.add("largest", float(np.abs(in_network_units(policy, *shown)[0]).max()))
 
 
 if __name__ == "__main__":

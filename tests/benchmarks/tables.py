@@ -258,6 +258,7 @@ def parts():
             ("the demonstrations as they are: `--no-relabel`", "--no-relabel", DDIM),
             ("all rows alike: `--finish 1`", "--finish 1", DDIM),
             ("two observations: `--obs-horizon 2`", "--obs-horizon 2", DDIM),
+            ("plans of 4 actions: `--pred-horizon 4`", "--pred-horizon 4", DDIM),
             ("plans of 16 actions: `--pred-horizon 16`", "--pred-horizon 16", DDIM),
             ("λ(t) = 1: `--weight uniform`", "--weight uniform", DDIM),
             ("`eval.py --temperature 1`", "", f"{DDIM} --temperature 1"),
@@ -382,6 +383,7 @@ def density():
     return Table(["-log p, nats for each number of a plan", "training seeds 0, 1, 2"], rows)
 
 
+PLAIN_UNIFORM = "--no-precondition --weight uniform"
 AT_FORKS = Step("at-forks.npz", "python tests/benchmarks/at_forks.py at-forks.npz", (), 100)
 SHIPPED = "../../minidiff/pusht/expert.npz"
 FORKED = {
@@ -505,20 +507,37 @@ def weights():
             ("1, the simple loss of Ho et al.", "preconditioned", UNIFORM[0]),
             ("min-SNR", "preconditioned", train("min-snr", "--weight min-snr")),
             ("1/ᾱ_t", "without", train("plain", "--no-precondition")),
-            ("1", "without", train("plain-uniform", "--no-precondition --weight uniform"))]:
+            ("1", "without", train("plain-uniform", PLAIN_UNIFORM))]:
         sheets = (score(run, episodes=500), score(run, "--sampler ancestral", 200, 0.2))
         rows.append([label, how, *map(short, sheets)])
     return Table(["λ(t)", "", "DDIM, 4 steps", "ancestral"], rows)
 
 
+def errors_of_own():
+    return figures("errors", "own-0 held-out.npz", "errors", (OWN[0], HELD_OUT), 5)
+
+
 def errors():
-    step = figures("errors", "own-0 held-out.npz", "errors", (OWN[0], HELD_OUT), 5)
+    step = errors_of_own()
     rows = []
     for t in map(str, TIMESTEPS):
         row = [entry(step, "{:.3f}", t, name) for name in ("variance of v", "v", "eps", "x_0")]
         rows.append([t, *row, percent(step, t, "clipped", digits=3)])
     return Table(["t", "variance of v", "error of v", "of ε", "of x_0", "x_0 beyond the bound"],
                  rows)
+
+
+def clipping():
+    rows = []
+    for clip in ("1", "2", "4", "100"):
+        row = [f"{clip}, the default" if clip == "4" else clip]
+        for name, options in (("own", ""), ("plain-uniform", PLAIN_UNIFORM)):
+            run = train(f"{name}-clip-{clip}", f"{options} --clip {clip}".strip())
+            row.append(short(score(run)))
+        rows.append(row)
+    step = errors_of_own()
+    return Table(["`--clip`", "preconditioned", "without preconditioning, λ(t) = 1"], [
+        *rows, ["largest number demonstrated", entry(step, "{:.2f}", "largest"), ""]])
 
 
 # ---- which sampler? ------------------------------------------------------------------------------
@@ -724,6 +743,7 @@ TABLES = {
     "fidelity": fidelity(), "density": density(), "forks": forks(), "chunks": chunks(),
     "distractors": distractors(), "stability": stability(), "pauses": pauses(),
     "next-action": next_action(), "frames": frames(), "weights": weights(), "errors": errors(),
+    "clipping": clipping(),
     "samplers": samplers(), "objectives": objectives(), "guidance": classifier_free(),
     "disturbed": disturbed(), "estimated": estimated(), "queues": queues(), "outside": outside(),
     "candidates": candidates(), "demonstrations": demonstrations(),
