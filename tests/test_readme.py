@@ -77,7 +77,7 @@ def anchors(page):
 
 def test_the_readme_is_read_in_one_sitting():
     lines = text(README).splitlines()
-    assert len(lines) <= 170 and README.stat().st_size <= 16 * 1024
+    assert len(lines) <= 170 and README.stat().st_size <= 16_000
     assert lines.index(next(line for line in lines if line.startswith("$$"))) < 60
     assert lines.index("```python") < 80
     table = text(README).partition("<!-- table: readme -->")[2].partition("<!-- end -->")[0]
