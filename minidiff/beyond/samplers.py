@@ -52,6 +52,10 @@ def ddim_sampling(schedule, eps_theta, x_T, cond, rng, steps=None, eta=0.0, clip
         x_s = sqrt(alpha_bar_s) x0_hat + sqrt(1 - alpha_bar_s - sigma^2) eps_hat + sigma z
         sigma = eta sqrt((1-alpha_bar_s) / (1-alpha_bar_t)) sqrt(1 - alpha_bar_t/alpha_bar_s)
 
+    Why timesteps may be skipped: with the true x_0 and eps, the last two terms are noise of the
+    variance 1-alpha_bar_s. So x_s has the law q(x_s | x_0) of eq. 4 for any s < t and eta (their
+    lemma 1). The loss knows no other law than q(x_t | x_0), so the same network serves.
+
     eta = 0 adds no noise after x_T. eta = 1 on all T timesteps is ancestral sampling with the
     variance beta_tilde. steps: 16 by default, or T if that is less. ValueError for an eta outside
     0..1.
