@@ -184,13 +184,14 @@ def forked(patch, arguments):
     patch.setattr(forks, "sentence", lambda *given: "")
     forks.main(arguments)
     (again, states), (policy, _) = seen
-    return {"states": len(states), "first": states[0],
+    return {"states": len(states), "first": states[0], "written": os.listdir(),
             "plans": [again.keywords["count"], policy.keywords["count"]],
             "policy": sampled(policy.args[0])["plan"]}
 
 
 def bounded(patch, arguments):
     bound.main(arguments)
+    return {"written": os.listdir()}
 
 
 def compared(patch, arguments):
@@ -301,7 +302,9 @@ WATCH = [(DDIM, *row) for row in (
     ("simple", "--temperature 1", "second")]
 RECORD = [("a.npz", "--seed 7", "start"), ("a.npz", "--seeding modern", "start")]
 FORKS = [("simple --states 3", "--states 2", "states"), ("mse --states 3", "--plans 4", "plans"),
-         ("simple --states 3", "--off 5", "first")]
+         ("simple --states 3", "--off 5", "first"),
+         ("simple --states 3", "--json f.json", "written")]
+BOUND = [("simple d.npz", "--json f.json", "written")]
 MAKE = "--out a.npz --workers 2"
 COLLECT = [(f"{MAKE} --seed 4", "--add-to made.npz", "episodes"),
            (f"{MAKE} --seed 4", "--add-to made.npz", "refine")] + [(MAKE, *row) for row in (
@@ -322,7 +325,7 @@ COLLECT = [(f"{MAKE} --seed 4", "--add-to made.npz", "episodes"),
     (MAKE + " --seed 4", "--add-to made.npz", "episodes"),
     (MAKE + " --seed 4", "--add-to made.npz", "refine")]
 TABLES = {train: TRAIN, evaluate: SAMPLING + EVAL, film: SAMPLING + FILM, watched: SAMPLING + WATCH,
-          recorded: RECORD, forked: FORKS, collected: COLLECT, bounded: [], compared: []}
+          recorded: RECORD, forked: FORKS, collected: COLLECT, bounded: BOUND, compared: []}
 ROWS = [pytest.param(command, *row, id=f"{command.__name__} {row[1]} after {row[0]}")
         for command, rows in TABLES.items() for row in rows]
 

@@ -7,6 +7,7 @@ from minidiff.scoring import scores
 
 import functools
 import json
+import math
 import operator
 import statistics
 
@@ -73,7 +74,7 @@ def rate(successes, n):
     """A share with its 95 % interval; where nothing failed, its lower end alone."""
     low, high = scores.clopper_pearson(successes, n)
     if successes == n:
-        return f"{n:,} of {n:,}, ≥ {100 * low:.1f} %"
+        return f"{n:,} of {n:,}, ≥ {math.floor(1000 * low) / 10:.1f} %"
     digits = 2 if n >= 5000 else 1
     return f"{100 * successes / n:.{digits}f} % [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 

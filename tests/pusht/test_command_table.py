@@ -39,8 +39,8 @@ USAGE = {
     "record": "[-h] [--seed SEED] [--seeding {legacy,modern}] FILE.npz",
     "film": "[RUN] FILE [options]",
     "compare": "[-h] A.json B.json",
-    "bound": "[-h] RUN DEMOS",
-    "forks": "[-h] [--states STATES] [--plans PLANS] [--off PX] RUN [RUN ...]",
+    "bound": "[-h] [--json FILE] RUN DEMOS",
+    "forks": "[-h] [--states STATES] [--plans PLANS] [--off PX] [--json FILE] RUN [RUN ...]",
     "collect": "[-h] --out OUT [--again FILE] [--add-to FILE] [--visited RUN] [--episodes"}
 
 
