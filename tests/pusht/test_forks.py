@@ -286,6 +286,9 @@ def test_one_command_makes_every_picture_of_the_pages_again(tmp_path, monkeypatc
     brief = partial(gallery.rests.rollout, make_env=partial(PushTEnv, max_steps=5))
     monkeypatch.setattr(gallery.rests, "rollout", brief)
     monkeypatch.setattr(gallery.rests, "rests", lambda *given: True)
+    real = forks.demonstrated
+    monkeypatch.setattr(forks, "demonstrated",
+                        lambda state, count, rng: real(state, min(count, 2), rng))
     gallery.main(["--out", str(tmp_path)])
     pages = (ROOT / "README.md", ROOT / "minidiff/pusht/RESULTS.md")
     text = "".join(page.read_text(encoding="utf-8") for page in pages)
