@@ -61,6 +61,7 @@ def trained(config, task, data, loss, sampler):
 
 
 @functools.cache
+@functools.cache
 def trained_regression():
     """Behaviour cloning of the demonstrations that come with minidiff."""
     data = demos.load(EXPERT_DEMOS, PUSHT)
