@@ -1,6 +1,6 @@
 """Every figure of RESULTS.md, and the table of README.md, made again by one command.
 
-    python tests/benchmarks/results.py                    what is missing; at first 1.5 hours, 350 MB
+    python tests/benchmarks/results.py                    what is missing; at first 1.5 h, 350 MB
     python tests/benchmarks/results.py --only human forks these tables alone
     python tests/benchmarks/results.py --check            which figures are older than their code?
     python tests/benchmarks/results.py --list             the tables, and the commands behind each
