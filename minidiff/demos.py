@@ -255,9 +255,9 @@ BOUND = 20.0  # on features, in standard deviations; those of PushT's demonstrat
 class Normaliser(NamedTuple):
     """From a task's units to the network's and back.
 
-    Features get mean 0 and variance 1. Actions become offsets in their frame, divided by the root
-    mean square of such offsets. Each step of the chunk has its own, as later actions lie farther
-    away. All dimensions share it, as axes that turn mix the dimensions. Without a frame each
+    Features get mean 0 and variance 1. Actions become offsets in their frame, divided by their root
+    mean square. Each step of the chunk has its own root mean square, as later actions lie farther
+    away, but one for all dimensions, as axes that turn mix the dimensions. Without a frame each
     dimension gets mean 0 and variance 1, by numbers that all steps of the chunk share.
     """
     mean: np.ndarray  # (F,)

@@ -225,7 +225,7 @@ def loss_weight(schedule, name):
 
     uniform            1: every timestep's eps error counts the same (Ho eq. 14)
     inverse-alpha-bar  1/alpha_bar_t: the squared error of v, the output if preconditioned (see nn).
-                       At most 1e4: so v at T, where the cosine schedule has 4e6, hardly counts
+                       Cut at 1e4. At T the cosine schedule has 4e6, so v there hardly counts
     min-snr            min(SNR_t, 5)/SNR_t: the squared error of x_0 times SNR_t, or times 5 where
                        SNR_t is larger (Hang et al. 2023)
     bound              see bound_weight
@@ -260,8 +260,8 @@ def fixed_variance(schedule, variance):
     """The table (T+1,) of sigma^2, "beta" or "beta-tilde", if Sigma_theta = sigma^2 I is fixed.
 
     The best Gaussian p_theta has the mean and variance of q(x_{t-1} | x_t). By the law of total
-    variance, this variance is that of the posterior plus that of the posterior's mean, as x_0
-    varies given x_t. The sum is beta_tilde_t + c_x0^2 Var(x_0 | x_t). Two limits:
+    variance, this variance is a sum, beta_tilde_t + c_x0^2 Var(x_0 | x_t): the posterior's own
+    variance, and how much the posterior's mean varies with the unknown x_0. Two limits:
 
         x_0 one point     Var(x_0 | x_t) = 0                 sigma^2 = beta_tilde_t
         x_0 ~ N(0, I)     Var(x_0 | x_t) = 1-alpha_bar_t     sigma^2 = beta_t
@@ -330,8 +330,8 @@ def p_sample(schedule, eps_theta, x_t, t, cond, rng, variance="beta-tilde", clip
     """A sample of p_theta(x_{t-1} | x_t): mean + sigma z, z ~ N(0, I) (Ho, algorithm 2).
 
     t: one int. The last step, t = 1, returns the mean, which is the predicted x_0 (c_x0 = 1,
-    c_xt = 0). It adds no noise, as no later step would remove it. beta_tilde_1 is 0 anyway; if
-    sigma is another, only the bound uses sigma_1 (see bound_term).
+    c_xt = 0). It adds no noise, as no later step would remove it. beta_tilde_1 is 0 anyway; with
+    the other variances, only the bound uses sigma_1 (see bound_term).
     """
     mean, sigma2 = p_mean_variance(schedule, eps_theta, x_t, t, cond, variance, clip)
     if t == 1:

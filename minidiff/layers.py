@@ -105,10 +105,10 @@ def groupnorm(x, gain, bias, groups, eps=1e-5):
     """gain xhat + bias, xhat = (x - mean) / sqrt(var + eps), per sample.
 
     Mean and variance are over time and the channels of a group. x: (H, B, C); gain, bias: (C,), or
-    (B, C): if they are computed from a condition, this is FiLM (Perez et al. 2018).
+    (B, C), as in FiLM (Perez et al. 2018), where they are computed from a condition.
 
-    Fused, arrays (H, B, C) need only products and sums with arrays (B, C). The gradient, with <a>
-    for the mean of a over time and a group, is
+    Fused, the large arrays (H, B, C) are only multiplied, added, and summed over time; all else is
+    done on (B, C). The gradient, with <a> for the mean of a over time and a group, is
 
         gx = (gain g - <gain g> - xhat <gain g xhat>) / sqrt(var + eps)
     """

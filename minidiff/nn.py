@@ -48,7 +48,7 @@ class Denoiser:
 
         eps_theta = sqrt(1-alpha_bar) x_t + sqrt(alpha_bar) F(c_in x_t, t, cond)
 
-    Output: eps_theta is the true noise if (solve for F; eq. 5 gives x_t)
+    Output: set eps_theta to the true noise eps, solve for F, and insert x_t from eq. 5:
 
         F = (eps - sqrt(1-alpha_bar) x_t) / sqrt(alpha_bar)
           = sqrt(alpha_bar) eps - sqrt(1-alpha_bar) x_0 = v  (v-prediction, Salimans & Ho 2022)

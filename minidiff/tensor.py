@@ -109,8 +109,8 @@ def operation(forward):
     """Decorator: a function of arrays becomes an operation on Tensors and arrays.
 
     forward(*arrays, **options) returns the result and then one function for each array, in order:
-    from the gradient of the result to that of the array. The last arrays may have none: they are
-    constants, as the options are. Pass Tensors by position.
+    from the gradient of the result to that of the array. Functions may be missing at the end: the
+    last arrays are then constants, as the options are. Pass Tensors by position.
     """
     @functools.wraps(forward)
     def apply(*inputs, **options):

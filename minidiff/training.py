@@ -104,7 +104,7 @@ def wrong(value, field):
 
 
 def check_progress(meta, config):
-    """ValueError if meta, the facts in a file, has steps or CPU seconds that config rules out."""
+    """ValueError if meta, the facts in a file, has more steps than config, or bad CPU seconds."""
     n = meta.get("update")
     seconds = meta.get("cpu_seconds")
     if type(n) is not int or not 0 <= n <= config.steps:
