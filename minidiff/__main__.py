@@ -159,7 +159,7 @@ def main(steps=3000, samples=5000):
     bound = variational_bound(schedule, eps_theta, x0, nothing, rng).sum() + np.log(scale[0, 0])
     print(f"The variational bound (eq. 10) is {bound:.3f} nats, the entropy of the data "
           f"{entropy():.3f}.\nNo model gets below the entropy. The gap has two causes: errors "
-          "of the\nnetwork, and Gaussian steps where the true ones are mixtures of two Gaussians.")
+          "of the\nnetwork, and Gaussian steps of fixed variance where the true ones are mixtures.")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Task(NamedTuple):
     features(obs, frame): observations (B, obs_horizon, S) -> features (B, F), in any units.
     frame(obs): the coordinate frame of actions: its origin (B, D), and its axes (B, D, D) as
         orthonormal columns. Some tasks stay the same when all is moved, turned or mirrored. There a
-        frame that moves with the task makes the policy equivariant: its plans move along, too.
+        frame that moves along, and features in it, make the plans move, too (equivariance).
         None: actions are learned as they are, each dimension in its own unit.
     state_range, action_range: arrays (S, 2), (D, 2), the smallest and largest number allowed in
         demonstrations. None: any finite number.

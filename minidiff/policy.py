@@ -1,6 +1,7 @@
 """The receding-horizon policy: observe, plan a chunk of actions, carry out the first few, repeat.
 
-A plan is a sampled chunk: x_0 ~ p_theta(x_0 | features of the observations), in the task's units.
+A plan is a sampled chunk: x_0 ~ p_theta(x_0 | features of the observations) at temperature 1, in
+the task's units.
 """
 import dataclasses
 import functools

@@ -232,7 +232,7 @@ class Trainer:
         return self.cpu_before + time.process_time()
 
     def state(self):
-        """The arrays that `restore` needs (STATE), by name, except the losses."""
+        """The arrays that `restore` needs, by name, except the losses."""
         return {"theta": self.net.theta, "ema": self.optimiser.ema, "m": self.optimiser.m,
                 "v": self.optimiser.v, "loss_by_t": self.loss_by_t}
 
