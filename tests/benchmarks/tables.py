@@ -15,12 +15,12 @@ import numpy as np
 from benchmarks import own_tasks
 from benchmarks.errors import TIMESTEPS
 from benchmarks.ladder import RUNGS
+from benchmarks.measuring import FIRST
 from benchmarks.results import FOLDER, Cell, Step, Table
 
 DDIM = "--sampler ddim --sampler-steps 4"
 HUMAN = "--demos human.npz"
 SEEDS = range(3)
-FIRST = 300_000
 
 
 # ---- steps ---------------------------------------------------------------------------------------
@@ -110,11 +110,11 @@ def median_steps(*steps):
     return Cell(steps, lambda *sheets: steps_of(episodes_of(sheets)))
 
 
-def short(step, more=""):
-    """Success and score in a few characters; with `more`, whatever it says, steps, too."""
+def short(step, with_steps=False):
+    """Success and score, and perhaps steps, in a few characters."""
     def text(sheet):
         shown = f"{100 * sheet['summary']['success']:.1f} %, {sheet['summary']['score']:.2f}"
-        return shown + (f", {steps_of(sheet['episodes'])} steps" if more else "")
+        return shown + (f", {steps_of(sheet['episodes'])} steps" if with_steps else "")
     return Cell((step,), text)
 
 
@@ -135,14 +135,17 @@ def of(step, text):
     return Cell((step,), text)
 
 
+def figure(sheet, keys):
+    """What stands under these keys, one inside the other."""
+    return functools.reduce(operator.getitem, keys, sheet)
+
+
 def entry(step, form, *keys):
-    """The figure that stands under these keys."""
-    return of(step, lambda sheet: form.format(functools.reduce(operator.getitem, keys, sheet)))
+    return of(step, lambda sheet: form.format(figure(sheet, keys)))
 
 
 def percent(step, *keys, digits=0):
-    return of(step, lambda sheet:
-              f"{100 * functools.reduce(operator.getitem, keys, sheet):.{digits}f} %")
+    return of(step, lambda sheet: f"{100 * figure(sheet, keys):.{digits}f} %")
 
 
 def played(step, name, what):
@@ -622,7 +625,7 @@ def queues():
     for latency in (2, 4):
         sheets = [score(OWN[0], f"{DDIM} --action-latency {latency} --queue {queue}", 300, 0.05)
                   for queue in ("ignore", "skip", "hold")]
-        rows.append([f"{latency} steps", *[short(sheet, "steps") for sheet in sheets]])
+        rows.append([f"{latency} steps", *[short(sheet, with_steps=True) for sheet in sheets]])
     return Table(["latency", "`--queue ignore`, the default", "`skip`", "`hold`"], rows)
 
 
